@@ -1,0 +1,48 @@
+/**
+ * Random access to bytes that may lie in a file, behind a URL (Range requests) or in memory.
+ * Readers of large formats take one of these, so that no file is ever read whole.
+ */
+export interface ByteSource {
+  /** As the person named it; errors repeat it. */
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes [start, end); rejects when they are not all there. */
+  read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** A folder of files: a model folder on disk, at a URL, dropped into the page, or kept in the store. */
+export interface FileSource {
+  /** As the person named it; errors repeat it. */
+  readonly name: string;
+  /** undefined where there is no such file. Paths use `/` and are relative to the folder. */
+  open(path: string): Promise<ByteSource | undefined>;
+  /** Names of the files where the folder can tell (a URL cannot: undefined). */
+  list?(): Promise<string[]>;
+}
+
+export class MemorySource implements ByteSource {
+  constructor(
+    readonly name: string,
+    private readonly bytes: Uint8Array<ArrayBuffer>,
+  ) {}
+
+  get size(): number {
+    return this.bytes.byteLength;
+  }
+
+  async read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (start < 0 || end > this.size || start > end) {
+      throw new RangeError(`${this.name}: bytes ${start} to ${end} of ${this.size}`);
+    }
+    return this.bytes.subarray(start, end);
+  }
+}
+
+export async function readAll(source: ByteSource): Promise<Uint8Array<ArrayBuffer>> {
+  return source.read(0, source.size);
+}
+
+export async function readText(source: ByteSource): Promise<string> {
+  return new TextDecoder('utf-8', { fatal: true }).decode(await readAll(source));
+}
