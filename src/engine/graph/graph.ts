@@ -100,7 +100,12 @@ export class Graph implements GraphLike {
     return value!;
   }
 
-  private add(op: OpDefinition, inputs: readonly Value[], attributes: Attributes, types: readonly TensorType[]): Value[] {
+  private add(
+    op: OpDefinition,
+    inputs: readonly Value[],
+    attributes: Attributes,
+    types: readonly TensorType[],
+  ): Value[] {
     const outputs: Value[] = [];
     const node: Node = { id: this.nodes.length, op, inputs, attributes, outputs };
     types.forEach((type, index) => outputs.push({ id: this.nextValue++, node, index, type, graph: this }));

@@ -67,7 +67,11 @@ export interface OpDefinition<A extends Attributes = Attributes> {
    * Gradients for the inputs, built from other ops (a kernel of its own is an op of its own). `outputGradients[i]` is
    * undefined where nothing depends on output i; `needed[i]` is false where nobody asks for input i's gradient.
    */
-  gradient?(node: Node, outputGradients: readonly (Value | undefined)[], needed: readonly boolean[]): readonly (Value | undefined)[];
+  gradient?(
+    node: Node,
+    outputGradients: readonly (Value | undefined)[],
+    needed: readonly boolean[],
+  ): readonly (Value | undefined)[];
   /** The same numbers in float64, as plainly as they can be written. */
   reference?(inputs: readonly Tensor64[], attributes: A, outputs: readonly TensorType[]): readonly Tensor64[];
   /** The dispatches that compute the outputs, in order. */

@@ -15,7 +15,14 @@ export const addOp: OpDefinition = {
 
   gradient(node, [g], needed) {
     const [a, b] = node.inputs;
-    return [needed[0] ? g : undefined, needed[1] ? (b!.type.shape.length === a!.type.shape.length ? g : sumLeading(g!, b!.type.shape.length)) : undefined];
+    return [
+      needed[0] ? g : undefined,
+      needed[1]
+        ? b!.type.shape.length === a!.type.shape.length
+          ? g
+          : sumLeading(g!, b!.type.shape.length)
+        : undefined,
+    ];
   },
 
   reference([a, b]) {
