@@ -1,0 +1,159 @@
+/**
+ * From a graph to a fixed list of dispatches with every byte placed, before anything runs.
+ *
+ *   needed nodes ─▶ order ─▶ kernels ─▶ lifetimes ─▶ offsets in the arena ─▶ Plan
+ *
+ * The plan knows the memory and the work of a replay; the page shows them before the person presses start.
+ */
+import type { Graph, Source } from '../graph/graph.ts';
+import {
+  bytesOf,
+  concrete,
+  sizeOf,
+  type Dispatch,
+  type DType,
+  type KernelLimits,
+  type Operand,
+  type Value,
+} from '../graph/types.ts';
+import { allocate, type Lifetime, type Slot } from './arena.ts';
+import { order } from './order.ts';
+
+/** Where a dispatch finds an operand. */
+export type Placement =
+  { readonly kind: 'arena'; readonly slot: Slot } | { readonly kind: 'source'; readonly source: Source };
+
+export interface PlannedDispatch {
+  readonly dispatch: Dispatch;
+  readonly op: string;
+  readonly flops: number;
+}
+
+export interface Plan {
+  readonly graph: Graph;
+  readonly dispatches: readonly PlannedDispatch[];
+  readonly placements: ReadonlyMap<Operand, Placement>;
+  /** Outputs of the graph and where they lie at the end. */
+  readonly outputs: ReadonlyMap<string, Operand>;
+  /** Sources that some dispatch reads or writes. */
+  readonly sources: readonly Source[];
+  /** Bytes of each arena buffer (more than one only where a device's largest buffer is too small). */
+  readonly arenas: readonly number[];
+  readonly memory: PlannedMemory;
+  readonly flops: number;
+  /** The least traffic between memory and processor, bytes. */
+  readonly traffic: number;
+}
+
+/** Bytes by purpose. */
+export interface PlannedMemory {
+  readonly arena: number;
+  readonly parameters: number;
+  readonly states: number;
+  readonly constants: number;
+  readonly inputs: number;
+  readonly outputs: number;
+}
+
+export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSize: number }): Plan {
+  const nodes = order(graph);
+  const operands = new Map<Value, Operand>();
+  const placements = new Map<Operand, Placement>();
+  const lifetimes = new Map<Operand, Lifetime>();
+  const dispatches: PlannedDispatch[] = [];
+  const sources = new Set<Source>();
+  let flops = 0;
+  let traffic = 0;
+
+  const operandOf = (value: Value): Operand => {
+    const known = operands.get(value);
+    if (known) return known;
+    const operand = newOperand(concrete(value.type.shape), value.type.dtype);
+    operands.set(value, operand);
+    const source = graph.sourceOf(value);
+    if (source) placements.set(operand, { kind: 'source', source });
+    return operand;
+  };
+  const touch = (operand: Operand, when: number): void => {
+    const placed = placements.get(operand);
+    if (placed?.kind === 'source') return void sources.add(placed.source);
+    const life = lifetimes.get(operand);
+    lifetimes.set(operand, {
+      bytes: 4 * operand.size,
+      first: Math.min(life?.first ?? when, when),
+      last: Math.max(life?.last ?? when, when),
+    });
+  };
+
+  nodes.forEach((node, when) => {
+    for (const [i, value] of node.outputs.entries()) {
+      const target = node.op.inPlace?.[i];
+      if (target !== undefined) operands.set(value, operandOf(node.inputs[target]!));
+    }
+    const inputs = node.inputs.map(operandOf);
+    const outputs = node.outputs.map(operandOf);
+    const scratch: Operand[] = [];
+    if (!node.op.kernel) throw new RangeError(`'${node.op.name}' has no kernel`);
+    const lowered = node.op.kernel({
+      inputs,
+      outputs,
+      attributes: node.attributes,
+      limits,
+      scratch(shape, dtype = 'f32') {
+        const operand = newOperand(shape, dtype);
+        scratch.push(operand);
+        return operand;
+      },
+    });
+    for (const operand of [...inputs, ...outputs, ...scratch]) touch(operand, when);
+    const cost = node.op.cost(
+      node.inputs.map((value) => value.type),
+      node.outputs.map((value) => value.type),
+      node.attributes,
+    );
+    flops += cost.flops;
+    traffic += cost.bytes;
+    for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: cost.flops / lowered.length });
+  });
+
+  const outputs = new Map<string, Operand>();
+  for (const [name, value] of graph.outputs) {
+    const operand = operandOf(value);
+    touch(operand, nodes.length);
+    outputs.set(name, operand);
+  }
+
+  const { slots, arenas } = allocate(lifetimes, limits);
+  for (const [operand, slot] of slots) placements.set(operand, { kind: 'arena', slot });
+  return {
+    graph,
+    dispatches,
+    placements,
+    outputs,
+    sources: [...sources],
+    arenas,
+    memory: {
+      arena: sum(arenas),
+      ...bytesBySource([...sources]),
+      outputs: sum([...outputs.values()].map((operand) => 4 * operand.size)),
+    },
+    flops,
+    traffic,
+  };
+}
+
+function newOperand(shape: readonly number[], dtype: DType): Operand {
+  return { type: { shape, dtype }, size: sizeOf(shape), shape };
+}
+
+function bytesBySource(
+  sources: readonly Source[],
+): Pick<PlannedMemory, 'parameters' | 'states' | 'constants' | 'inputs'> {
+  const of = (kind: Source['kind']): number =>
+    sum(sources.filter((source) => source.kind === kind).map((source) => bytesOf(source.value.type)));
+  return { parameters: of('parameter'), states: of('state'), constants: of('constant'), inputs: of('input') };
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, n) => total + n, 0);
+}

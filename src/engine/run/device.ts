@@ -1,0 +1,216 @@
+/**
+ * A GPU device and everything that is allocated on it: tensors by type, counted bytes, pipelines by source, faults as one
+ * typed error. Nothing else in the project calls `createBuffer`.
+ */
+import { EngineError } from '../errors.ts';
+import { bytesOf, type KernelLimits, type TensorType } from '../graph/types.ts';
+
+/** A tensor on the device: a range of a buffer. */
+export interface DeviceTensor {
+  readonly type: TensorType;
+  readonly buffer: GPUBuffer;
+  /** Bytes; a multiple of 256. */
+  readonly offset: number;
+}
+
+export interface AdapterDescription {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** A driver that computes on the CPU: everything works, slowly. */
+  readonly software: boolean;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+const WANTED_LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+] as const;
+const WANTED_FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
+
+export class Device {
+  /** Bytes of all live buffers, staging included, and the most there ever was. */
+  liveBytes = 0;
+  peakBytes = 0;
+  /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess at first. */
+  flopsPerSecond = 2e10;
+  /** Rejects when the device is lost. */
+  readonly lost: Promise<never>;
+  private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
+  private readonly layouts = new Map<string, GPUBindGroupLayout>();
+  private readonly constants = new WeakMap<Float32Array | Int32Array, DeviceTensor>();
+  private loss: EngineError | undefined;
+
+  private constructor(
+    readonly gpu: GPUDevice,
+    readonly adapter: AdapterDescription,
+  ) {
+    this.lost = gpu.lost.then((info) => {
+      this.loss = new EngineError('device-lost', info.message);
+      throw this.loss;
+    });
+    this.lost.catch(() => undefined);
+  }
+
+  /** @param gpu `navigator.gpu`, or Dawn's in Node */
+  static async create(gpu: GPU | undefined): Promise<Device> {
+    if (!gpu) throw new EngineError('no-webgpu');
+    const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+    if (!adapter) throw new EngineError('no-adapter');
+    const requiredLimits: Record<string, number> = {};
+    for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
+    const requiredFeatures = WANTED_FEATURES.filter((feature) => adapter.features.has(feature));
+    const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    return new Device(device, describe(adapter));
+  }
+
+  get limits(): KernelLimits & { readonly maxBufferSize: number } {
+    return this.gpu.limits;
+  }
+
+  /** A tensor with a buffer of its own, holding `data` or zeros. */
+  tensor(type: TensorType, data?: Float32Array | Int32Array): DeviceTensor {
+    const bytes = bytesOf(type);
+    const buffer = this.buffer(bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC);
+    const tensor = { type, buffer, offset: 0 };
+    if (data) this.write(tensor, data);
+    return tensor;
+  }
+
+  /** One upload for the same array, however many programs use it; kept as long as the array is. */
+  constant(type: TensorType, data: Float32Array | Int32Array): DeviceTensor {
+    const known = this.constants.get(data);
+    if (known) return known;
+    const tensor = this.tensor(type, data);
+    this.constants.set(data, tensor);
+    return tensor;
+  }
+
+  /** @param start element of the tensor that `data` begins at */
+  write(tensor: DeviceTensor, data: Float32Array | Int32Array, start = 0): void {
+    if (4 * (start + data.length) > bytesOf(tensor.type)) throw new RangeError('more numbers than the tensor has');
+    this.gpu.queue.writeBuffer(tensor.buffer, tensor.offset + 4 * start, data as BufferSource & typeof data);
+  }
+
+  async read(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+    const bytes = bytesOf(tensor.type);
+    const staging = this.buffer(bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    try {
+      const encoder = this.gpu.createCommandEncoder();
+      encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
+      this.gpu.queue.submit([encoder.finish()]);
+      const copy = await this.mapped(staging, bytes);
+      return tensor.type.dtype === 'i32' ? new Int32Array(copy) : new Float32Array(copy);
+    } finally {
+      this.free(staging);
+    }
+  }
+
+  async readF32(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer>> {
+    return (await this.read(tensor)) as Float32Array<ArrayBuffer>;
+  }
+
+  /** A copy of the first `bytes` of a MAP_READ buffer, once the GPU is done with it. */
+  async mapped(staging: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    try {
+      await Promise.race([staging.mapAsync(GPUMapMode.READ), this.lost]);
+    } catch (error) {
+      throw this.loss ?? (error instanceof EngineError ? error : new EngineError('device-lost', String(error)));
+    }
+    const copy = staging.getMappedRange(0, Math.ceil(bytes / 8) * 8).slice(0, bytes);
+    staging.unmap();
+    return copy;
+  }
+
+  /** Rejects with one EngineError if anything that `work` asks of the GPU is refused. */
+  async guarded<T>(work: () => T | Promise<T>): Promise<T> {
+    this.refuseIfLost();
+    this.gpu.pushErrorScope('out-of-memory');
+    this.gpu.pushErrorScope('validation');
+    let result: T;
+    try {
+      result = await work();
+    } finally {
+      const validation = this.gpu.popErrorScope();
+      const memory = this.gpu.popErrorScope();
+      const [invalid, full] = await Promise.race([Promise.all([validation, memory]), this.lost]);
+      if (full) throw new EngineError('out-of-memory', full.message);
+      if (invalid) throw new EngineError('validation', invalid.message);
+    }
+    return result;
+  }
+
+  /** Resolves when all that was submitted is done. */
+  async idle(): Promise<void> {
+    await Promise.race([this.gpu.queue.onSubmittedWorkDone(), this.lost]);
+  }
+
+  refuseIfLost(): void {
+    if (this.loss) throw this.loss;
+  }
+
+  buffer(bytes: number, usage: GPUBufferUsageFlags): GPUBuffer {
+    const buffer = this.gpu.createBuffer({ size: Math.max(16, Math.ceil(bytes / 16) * 16), usage });
+    this.liveBytes += buffer.size;
+    this.peakBytes = Math.max(this.peakBytes, this.liveBytes);
+    return buffer;
+  }
+
+  free(buffer: GPUBuffer): void {
+    this.liveBytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** @param access for every binding whether the kernel may write to it */
+  layout(access: readonly ('storage' | 'read-only-storage')[]): GPUBindGroupLayout {
+    const key = access.join();
+    let layout = this.layouts.get(key);
+    if (!layout) {
+      layout = this.gpu.createBindGroupLayout({
+        entries: access.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })),
+      });
+      this.layouts.set(key, layout);
+    }
+    return layout;
+  }
+
+  pipeline(code: string, layout: GPUBindGroupLayout, label: string): Promise<GPUComputePipeline> {
+    let pipeline = this.pipelines.get(code);
+    if (!pipeline) {
+      pipeline = this.gpu.createComputePipelineAsync({
+        label,
+        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module: this.gpu.createShaderModule({ code, label }), entryPoint: 'main' },
+      });
+      this.pipelines.set(code, pipeline);
+    }
+    return pipeline;
+  }
+
+  destroy(): void {
+    this.gpu.destroy();
+  }
+}
+
+function describe(adapter: GPUAdapter): AdapterDescription {
+  const { vendor, architecture, device, description } = adapter.info;
+  const limits: Record<string, number> = {};
+  for (const name of WANTED_LIMITS) limits[name] = adapter.limits[name];
+  return {
+    vendor,
+    architecture,
+    device,
+    description,
+    software: /swiftshader|llvmpipe|software|warp|basic render/i.test(
+      [vendor, architecture, device, description].join(' '),
+    ),
+    features: [...adapter.features].sort(),
+    limits,
+  };
+}

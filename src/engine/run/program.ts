@@ -1,0 +1,320 @@
+/**
+ * A plan made ready on a device: pipelines compiled, bind groups built, memory reserved. `run` uploads the inputs in one
+ * write, replays the dispatches and brings the outputs home late: the caller may replay again before the numbers arrive.
+ */
+import type { Source } from '../graph/graph.ts';
+import { bytesOf, type Binding, type Operand } from '../graph/types.ts';
+import type { Plan, PlannedDispatch } from '../plan/plan.ts';
+import type { Device, DeviceTensor } from './device.ts';
+
+export type HostArray = Float32Array | Int32Array;
+export type Outputs = Map<string, Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>;
+
+/** Scratch memory that programs of one device share: none of them leaves anything there between two replays. */
+export class Arena {
+  buffers: GPUBuffer[] = [];
+
+  constructor(private readonly device: Device) {}
+
+  /** Makes room for a plan. Programs notice that a buffer was replaced and rebind. */
+  reserve(sizes: readonly number[]): void {
+    sizes.forEach((bytes, i) => {
+      const old = this.buffers[i];
+      if (old && old.size >= bytes) return;
+      if (old) this.device.free(old);
+      this.buffers[i] = this.device.buffer(
+        bytes,
+        GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      );
+    });
+  }
+
+  free(): void {
+    for (const buffer of this.buffers) this.device.free(buffer);
+    this.buffers = [];
+  }
+}
+
+interface Range {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+interface Ready {
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  readonly planned: PlannedDispatch;
+}
+
+/** Work of one submit; a driver's watchdog kills what runs for seconds, and a page must stay alive meanwhile. */
+const SECONDS_PER_SUBMIT = 0.1;
+
+export class Program {
+  private ready: Ready[] = [];
+  private boundTo: readonly GPUBuffer[] = [];
+  private readonly inputs: PackedInputs;
+  private readonly staging: GPUBuffer[] = [];
+  private readonly outputBytes: number;
+
+  private constructor(
+    private readonly device: Device,
+    readonly plan: Plan,
+    private readonly tensors: ReadonlyMap<string, DeviceTensor>,
+    private readonly arena: Arena,
+  ) {
+    this.inputs = new PackedInputs(
+      device,
+      plan.sources.filter((source) => source.kind === 'input'),
+    );
+    this.outputBytes = [...plan.outputs.values()].reduce((sum, operand) => sum + align(4 * operand.size), 0);
+  }
+
+  /**
+   * @param tensors parameters and states by name
+   * @param arena shared by the programs of one session
+   * @param onProgress called as kernels get compiled
+   */
+  static async create(
+    device: Device,
+    plan: Plan,
+    tensors: ReadonlyMap<string, DeviceTensor>,
+    arena: Arena,
+    onProgress?: (done: number, of: number) => void,
+  ): Promise<Program> {
+    const program = new Program(device, plan, tensors, arena);
+    await device.guarded(async () => {
+      arena.reserve(plan.arenas);
+      await program.bind(onProgress);
+    });
+    return program;
+  }
+
+  /**
+   * Replays the plan.
+   * @param values every input by name
+   * @returns the outputs, once the GPU has made them
+   */
+  run(values: Readonly<Record<string, HostArray>>): Promise<Outputs> {
+    this.device.refuseIfLost();
+    if (this.boundTo.some((buffer, i) => buffer !== this.arena.buffers[i])) {
+      throw new Error('the arena has grown: call rebind() first');
+    }
+    this.inputs.upload(values);
+    this.submitAll();
+    return this.collect();
+  }
+
+  /** Needed after another program made the arena grow. */
+  async rebind(): Promise<void> {
+    if (this.boundTo.some((buffer, i) => buffer !== this.arena.buffers[i]))
+      await this.device.guarded(() => this.bind());
+  }
+
+  /** Runs dispatch by dispatch and waits after each: where the time goes. ms include a wait of the queue. */
+  async profile(
+    values: Readonly<Record<string, HostArray>>,
+  ): Promise<{ label: string; op: string; ms: number; flops: number }[]> {
+    this.inputs.upload(values);
+    await this.device.idle();
+    const lines: { label: string; op: string; ms: number; flops: number }[] = [];
+    for (const entry of this.ready) {
+      const start = performance.now();
+      this.submit([entry]);
+      await this.device.idle();
+      const { dispatch, op, flops } = entry.planned;
+      lines.push({ label: dispatch.label, op, ms: performance.now() - start, flops });
+    }
+    return lines;
+  }
+
+  free(): void {
+    this.inputs.free();
+    for (const buffer of this.staging) this.device.free(buffer);
+    this.staging.length = 0;
+  }
+
+  private submitAll(): void {
+    const budget = this.device.flopsPerSecond * SECONDS_PER_SUBMIT;
+    let batch: Ready[] = [];
+    let flops = 0;
+    for (const entry of this.ready) {
+      if (batch.length > 0 && flops + entry.planned.flops > budget) {
+        this.submit(batch);
+        batch = [];
+        flops = 0;
+      }
+      batch.push(entry);
+      flops += entry.planned.flops;
+    }
+    this.submit(batch);
+  }
+
+  private submit(entries: readonly Ready[]): void {
+    if (entries.length === 0) return;
+    const encoder = this.device.gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const { pipeline, bindGroup, planned } of entries) {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, bindGroup);
+      pass.dispatchWorkgroups(...planned.dispatch.workgroups);
+    }
+    pass.end();
+    this.device.gpu.queue.submit([encoder.finish()]);
+  }
+
+  private async collect(): Promise<Outputs> {
+    const outputs: Outputs = new Map();
+    if (this.outputBytes === 0) return outputs;
+    const staging =
+      this.staging.pop() ?? this.device.buffer(this.outputBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    const encoder = this.device.gpu.createCommandEncoder();
+    let at = 0;
+    for (const operand of this.plan.outputs.values()) {
+      const range = this.rangeOf(operand);
+      encoder.copyBufferToBuffer(range.buffer, range.offset, staging, at, 4 * operand.size);
+      at += align(4 * operand.size);
+    }
+    this.device.gpu.queue.submit([encoder.finish()]);
+    const bytes = await this.device.mapped(staging, this.outputBytes);
+    this.staging.push(staging);
+    at = 0;
+    for (const [name, operand] of this.plan.outputs) {
+      const View = operand.type.dtype === 'i32' ? Int32Array : Float32Array;
+      outputs.set(name, new View(bytes, at, operand.size));
+      at += align(4 * operand.size);
+    }
+    return outputs;
+  }
+
+  private async bind(onProgress?: (done: number, of: number) => void): Promise<void> {
+    this.boundTo = this.arena.buffers.slice();
+    let done = 0;
+    this.ready = await Promise.all(
+      this.plan.dispatches.map(async (planned) => {
+        const { code, access, ranges } = this.declare(planned);
+        const layout = this.device.layout(access);
+        const pipeline = await this.device.pipeline(code, layout, planned.dispatch.label);
+        onProgress?.(++done, this.plan.dispatches.length);
+        const bindGroup = this.device.gpu.createBindGroup({
+          layout,
+          entries: ranges.map((resource, binding) => ({ binding, resource })),
+        });
+        return { pipeline, bindGroup, planned };
+      }),
+    );
+  }
+
+  /**
+   * The declarations in front of a kernel. WebGPU forbids a buffer to be read-only and writable in one dispatch, so all
+   * windows of a buffer that is written are declared read_write; and the same window bound twice is one variable.
+   */
+  private declare({ dispatch }: PlannedDispatch): {
+    code: string;
+    access: ('storage' | 'read-only-storage')[];
+    ranges: Range[];
+  } {
+    const ranges = dispatch.bindings.map((binding) => this.rangeOf(binding.operand, binding));
+    const written = new Set(
+      ranges.filter((_, i) => dispatch.bindings[i]!.access === 'write').map((range) => range.buffer),
+    );
+    const kept: { range: Range; binding: Binding }[] = [];
+    let header = '';
+    let body = dispatch.code;
+    dispatch.bindings.forEach((binding, i) => {
+      const range = ranges[i]!;
+      const element = binding.element ?? binding.operand.type.dtype;
+      const twin = kept.find(
+        (other) =>
+          sameRange(other.range, range) && (other.binding.element ?? other.binding.operand.type.dtype) === element,
+      );
+      if (twin) {
+        body = body.replace(new RegExp(`\\b${binding.name}\\b`, 'g'), twin.binding.name);
+        return;
+      }
+      const mode = written.has(range.buffer) ? 'read_write' : 'read';
+      header += `@group(0) @binding(${kept.length}) var<storage, ${mode}> ${binding.name}: array<${element}>;\n`;
+      kept.push({ range, binding });
+    });
+    return {
+      code: header + body,
+      access: kept.map(({ range }) => (written.has(range.buffer) ? 'storage' : 'read-only-storage')),
+      ranges: kept.map(({ range }) => range),
+    };
+  }
+
+  private rangeOf(operand: Operand, window?: Binding): Range {
+    const placement = this.plan.placements.get(operand);
+    if (!placement) throw new RangeError('an operand that the plan does not know');
+    const offset = 4 * (window?.offset ?? 0);
+    const size = 4 * (window?.length ?? operand.size - (window?.offset ?? 0));
+    if (placement.kind === 'arena') {
+      return { buffer: this.arena.buffers[placement.slot.arena]!, offset: placement.slot.offset + offset, size };
+    }
+    const tensor = this.tensorOf(placement.source);
+    return { buffer: tensor.buffer, offset: tensor.offset + offset, size };
+  }
+
+  private tensorOf(source: Source): DeviceTensor {
+    if (source.kind === 'input') return this.inputs.tensors.get(source.name)!;
+    if (source.kind === 'constant') return this.device.constant(source.value.type, source.data!);
+    const tensor = this.tensors.get(source.name);
+    if (!tensor) throw new RangeError(`nothing bound to ${source.kind} '${source.name}'`);
+    if (bytesOf(tensor.type) !== bytesOf(source.value.type)) {
+      throw new RangeError(
+        `${source.kind} '${source.name}': [${tensor.type.shape}] bound to [${source.value.type.shape}]`,
+      );
+    }
+    return tensor;
+  }
+}
+
+/** All inputs of a program in one buffer with a twin on the CPU, so that a replay uploads once. */
+class PackedInputs {
+  readonly tensors = new Map<string, DeviceTensor>();
+  private readonly host: ArrayBuffer;
+  private readonly buffer: GPUBuffer | undefined;
+
+  constructor(
+    private readonly device: Device,
+    private readonly sources: readonly Source[],
+  ) {
+    const bytes = sources.reduce((sum, source) => sum + align(bytesOf(source.value.type)), 0);
+    this.host = new ArrayBuffer(bytes);
+    if (bytes === 0) return;
+    this.buffer = device.buffer(bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC);
+    let offset = 0;
+    for (const source of sources) {
+      this.tensors.set(source.name, { type: source.value.type, buffer: this.buffer, offset });
+      offset += align(bytesOf(source.value.type));
+    }
+  }
+
+  upload(values: Readonly<Record<string, HostArray>>): void {
+    if (!this.buffer) return;
+    for (const { name } of this.sources) {
+      const tensor = this.tensors.get(name)!;
+      const value = values[name];
+      const elements = bytesOf(tensor.type) / 4;
+      if (!value) throw new RangeError(`input '${name}' is missing`);
+      if (value.length !== elements)
+        throw new RangeError(`input '${name}' has ${value.length} numbers, not ${elements}`);
+      if (value instanceof Int32Array !== (tensor.type.dtype === 'i32'))
+        throw new RangeError(`input '${name}' is ${tensor.type.dtype}`);
+      new (tensor.type.dtype === 'i32' ? Int32Array : Float32Array)(this.host, tensor.offset, elements).set(value);
+    }
+    this.device.gpu.queue.writeBuffer(this.buffer, 0, this.host);
+  }
+
+  free(): void {
+    if (this.buffer) this.device.free(this.buffer);
+  }
+}
+
+function align(bytes: number): number {
+  return Math.ceil(bytes / 256) * 256;
+}
+
+function sameRange(a: Range, b: Range): boolean {
+  return a.buffer === b.buffer && a.offset === b.offset && a.size === b.size;
+}
