@@ -1,0 +1,114 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { readAll } from './byte-source.ts';
+import { blobFolder } from './blob-source.ts';
+import { InputError } from './input-error.ts';
+import { openUrl, urlFolder } from './url-source.ts';
+
+const content = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) >>> 5);
+let server: Server;
+let base: string;
+let requests: string[];
+/** The first answers a request gets before the good one. */
+let failures: number[];
+
+function serveRange(request: IncomingMessage, response: ServerResponse, hideTotal: boolean): void {
+  const [, from, to] = /bytes=(\d+)-(\d+)/.exec(request.headers.range ?? '') ?? [];
+  if (from === undefined) {
+    response.writeHead(200, { 'content-length': content.length });
+    return void response.end(request.method === 'HEAD' ? undefined : content);
+  }
+  const end = Math.min(Number(to) + 1, content.length);
+  response.writeHead(206, hideTotal ? {} : { 'content-range': `bytes ${from}-${end - 1}/${content.length}` });
+  response.end(content.subarray(Number(from), end));
+}
+
+beforeEach(async () => {
+  requests = [];
+  failures = [];
+  server = createServer((request, response) => {
+    requests.push(`${request.method} ${request.url} ${request.headers.range ?? ''}`.trim());
+    const failure = failures.shift();
+    if (failure === 0) return void response.destroy();
+    if (failure !== undefined) return void response.writeHead(failure).end();
+    if (request.url === '/weights') return serveRange(request, response, false);
+    if (request.url === '/hidden') return serveRange(request, response, true);
+    if (request.url === '/whole') return void response.writeHead(200).end(content);
+    if (request.url === '/a%20b/c%23') return void response.writeHead(200).end('small');
+    if (request.url === '/page') return void response.writeHead(200, { 'content-type': 'text/html' }).end('<html>');
+    response.writeHead(404).end('not here');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+afterEach(() => new Promise((resolve) => server.close(resolve)));
+
+const quick = { pausesMs: [1, 1] };
+
+describe('a URL', () => {
+  test('gives its size and any range; the first bytes cost one request', async () => {
+    const source = (await openUrl(`${base}/weights`, quick))!;
+    expect(source.size).toBe(content.length);
+    expect(await source.read(3, 1000)).toEqual(content.slice(3, 1000));
+    expect(requests).toEqual(['GET /weights bytes=0-65535']);
+    expect(await source.read(200_000, 300_000)).toEqual(content.slice(200_000));
+    expect(requests[1]).toBe('GET /weights bytes=200000-299999');
+    await expect(source.read(0, 300_001)).rejects.toThrow(RangeError);
+  });
+
+  test('is read whole where the server has no ranges, and sized by HEAD where it hides Content-Range', async () => {
+    let counted = 0;
+    const whole = (await openUrl(`${base}/whole`, { ...quick, onBytes: (n) => (counted += n) }))!;
+    expect(await readAll(whole)).toEqual(content);
+    expect(counted).toBe(content.length);
+    expect(requests.length).toBe(1);
+    expect((await openUrl(`${base}/hidden`, quick))!.size).toBe(content.length);
+  });
+
+  test('is tried three times', async () => {
+    failures = [503, 0];
+    const source = (await openUrl(`${base}/weights`, quick))!;
+    failures = [0, 429];
+    expect(await source.read(100_000, 100_010)).toEqual(content.slice(100_000, 100_010));
+    failures = [500, 500, 500];
+    const error = await source.read(100_000, 100_010).catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(InputError);
+    expect((error as Error).message).toContain('could not be fetched in 3 attempts (the server answered 500');
+  });
+
+  test('absent is undefined; forbidden is said at once', async () => {
+    const folder = urlFolder(base, quick, 'hub/model');
+    expect(await folder.open('config.json')).toBeUndefined();
+    expect(await folder.open('page')).toBeUndefined();
+    expect((await folder.open('a b/c#'))!.name).toBe('hub/model/a b/c#');
+    failures = [403];
+    requests = [];
+    await expect(folder.open('weights')).rejects.toThrow('hub/model/weights: the server answered 403');
+    expect(requests.length).toBe(1);
+  });
+
+  test('stops when told to', async () => {
+    const stop = new AbortController();
+    stop.abort();
+    await expect(openUrl(`${base}/weights`, { ...quick, signal: stop.signal })).rejects.toThrow('abort');
+  });
+});
+
+test('dropped files: the folder around them is taken off, and only where it is around all', async () => {
+  const blob = new Blob([content]);
+  const one = blobFolder(
+    'tiny',
+    ['tiny/config.json', 'tiny/onnx/model.onnx'].map((path) => ({ path, blob })),
+  );
+  expect(await one.list!()).toEqual(['config.json', 'onnx/model.onnx']);
+  const file = (await one.open('onnx/model.onnx'))!;
+  expect(file.name).toBe('tiny/onnx/model.onnx');
+  expect(await file.read(5, 9)).toEqual(content.slice(5, 9));
+  expect(await one.open('absent')).toBeUndefined();
+  const two = blobFolder(
+    'files',
+    ['/a/x', '/b/y', 'z'].map((path) => ({ path, blob })),
+  );
+  expect(await two.list!()).toEqual(['a/x', 'b/y', 'z']);
+});

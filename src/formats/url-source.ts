@@ -1,0 +1,195 @@
+/**
+ * Files behind a URL as the byte and file sources that every reader takes: Range requests, so that a header costs a
+ * header; three attempts with growing pauses; a server without ranges is read whole, once.
+ */
+import type { ByteSource, FileSource } from './byte-source.ts';
+import { InputError } from './input-error.ts';
+
+export interface UrlOptions {
+  signal?: AbortSignal;
+  /** Bytes that came in, as they come. */
+  onBytes?: (bytes: number) => void;
+  /** Pauses between attempts; tests pass shorter ones. */
+  pausesMs?: readonly number[];
+}
+
+/** The first request brings this much: most headers and small files whole. */
+const firstRange = 64 * 1024;
+/** A read is made of requests no longer than this, so that a broken one costs little to repeat. */
+const largestRange = 32 * 1024 * 1024;
+const pauses = [500, 2000];
+
+/** undefined where the server says there is no such file. */
+export async function openUrl(
+  url: string,
+  options: UrlOptions = {},
+  name: string = url,
+): Promise<ByteSource | undefined> {
+  const first = await attempt(name, options, async () => {
+    const response = await fetch(url, { headers: { Range: `bytes=0-${firstRange - 1}` }, signal: options.signal });
+    if (response.status === 404 || response.status === 410) return undefined;
+    if (response.status === 416) return { total: 0, bytes: new Uint8Array(0) }; // an empty file has no byte 0
+    check(response, name);
+    // Servers of pages answer an unknown path with their start page.
+    if (
+      response.headers.get('content-type')?.startsWith('text/html') &&
+      !/\.html?$/.test(new URL(response.url).pathname)
+    ) {
+      return undefined;
+    }
+    const bytes = await body(response, options);
+    if (response.status === 200) return { total: bytes.length, bytes };
+    return { total: rangeTotal(response), bytes };
+  });
+  if (first === undefined) return undefined;
+  const prefix = first.bytes;
+  // Another origin may hide Content-Range, but never Content-Length.
+  const size = first.total ?? (prefix.length < firstRange ? prefix.length : await headSize(url, name, options));
+  return {
+    name,
+    size,
+    async read(start, end) {
+      if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
+      if (end <= prefix.length) return prefix.slice(start, end);
+      const bytes = new Uint8Array(end - start);
+      for (let at = start; at < end; at += largestRange) {
+        const stop = Math.min(end, at + largestRange);
+        bytes.set(await readRange(url, name, at, stop, size, options), at - start);
+      }
+      return bytes;
+    },
+  };
+}
+
+/** A folder at a URL: paths are resolved against it. A server can't list it. */
+export function urlFolder(url: string, options: UrlOptions = {}, name: string = url): FileSource {
+  const base = url.endsWith('/') ? url : `${url}/`;
+  return {
+    name,
+    open(path) {
+      const target = new URL(path.split('/').map(encodeURIComponent).join('/'), base);
+      return openUrl(target.href, options, `${name.replace(/\/$/, '')}/${path}`);
+    },
+  };
+}
+
+/** A model repository on the hub, `owner/name` at a revision (a branch, tag or commit). */
+export function hubFolder(repository: string, revision = 'main', options: UrlOptions = {}): FileSource {
+  const files = urlFolder(
+    `https://huggingface.co/${repository}/resolve/${encodeURIComponent(revision)}/`,
+    options,
+    repository,
+  );
+  return {
+    ...files,
+    async list() {
+      const url = `https://huggingface.co/api/models/${repository}/revision/${encodeURIComponent(revision)}`;
+      const answer = await attempt(repository, options, async () => {
+        const response = await fetch(url, { signal: options.signal });
+        check(response, repository);
+        return (await response.json()) as { siblings?: { rfilename: string }[] };
+      });
+      return (answer.siblings ?? []).map((file) => file.rfilename).sort();
+    },
+  };
+}
+
+async function readRange(
+  url: string,
+  name: string,
+  start: number,
+  end: number,
+  size: number,
+  options: UrlOptions,
+): Promise<Uint8Array<ArrayBuffer>> {
+  return attempt(name, options, async () => {
+    const response = await fetch(url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal: options.signal });
+    check(response, name);
+    const total = rangeTotal(response);
+    if (response.status !== 206 || (total !== undefined && total !== size)) {
+      await response.body?.cancel();
+      throw new InputError(
+        name,
+        '',
+        'the file changed while it was read, or the server stopped serving ranges',
+        'a server that serves ranges of one file',
+      );
+    }
+    const bytes = await body(response, options);
+    if (bytes.length !== end - start) throw new Error(`${bytes.length} of ${end - start} bytes came`);
+    return bytes;
+  });
+}
+
+async function headSize(url: string, name: string, options: UrlOptions): Promise<number> {
+  return attempt(name, options, async () => {
+    const response = await fetch(url, { method: 'HEAD', signal: options.signal });
+    check(response, name);
+    const length = Number(response.headers.get('content-length') ?? NaN);
+    if (Number.isSafeInteger(length)) return length;
+    throw new InputError(name, '', 'the server hides its size', 'a server that shows Content-Range or Content-Length');
+  });
+}
+
+function rangeTotal(response: Response): number | undefined {
+  const total = /\/(\d+)$/.exec(response.headers.get('content-range') ?? '')?.[1];
+  return total === undefined ? undefined : Number(total);
+}
+
+class TryAgain extends Error {
+  constructor(
+    message: string,
+    readonly afterMs: number | undefined,
+  ) {
+    super(message);
+  }
+}
+
+function check(response: Response, name: string): void {
+  if (response.ok) return;
+  const answer = `the server answered ${response.status} ${response.statusText}`.trim();
+  if (response.status === 429 || response.status >= 500) {
+    const seconds = Number(response.headers.get('retry-after') ?? NaN);
+    throw new TryAgain(answer, Number.isFinite(seconds) ? Math.min(seconds, 30) * 1000 : undefined);
+  }
+  throw new InputError(name, '', answer, 'a file that the server gives to anyone');
+}
+
+/** The body, counted as it comes. */
+async function body(response: Response, options: UrlOptions): Promise<Uint8Array<ArrayBuffer>> {
+  if (options.onBytes === undefined || response.body === null) {
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    options.onBytes?.(bytes.length);
+    return bytes;
+  }
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  const reader = response.body.getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    options.onBytes(value.length);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+async function attempt<T>(name: string, options: UrlOptions, action: () => Promise<T>): Promise<T> {
+  const waits = options.pausesMs ?? pauses;
+  for (let tries = 0; ; tries++) {
+    try {
+      return await action();
+    } catch (error) {
+      if (error instanceof InputError || options.signal?.aborted) throw error;
+      if (tries >= waits.length) {
+        throw new InputError(
+          name,
+          '',
+          `it could not be fetched in ${tries + 1} attempts (${(error as Error).message})`,
+          'a server that answers: is the network there?',
+        );
+      }
+      const pause = (error instanceof TryAgain && error.afterMs) || waits[tries]!;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+}
