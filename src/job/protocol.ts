@@ -1,0 +1,240 @@
+/**
+ * What the page, the command line and the job say to each other: one typed union each way, plain data only.
+ * The job runs in a worker; comlink carries `JobApi`, and events come through the callback given to `open`.
+ *
+ * Words for people are made by the page from these facts (both languages); no event carries a finished sentence but
+ * errors, which come from InputError and EngineError.
+ */
+import type { Recipe, RecipeInput } from '../recipe/schema.ts';
+
+export const STEPS = ['data', 'teacher', 'student', 'train', 'evaluate', 'export'] as const;
+export type Step = (typeof STEPS)[number];
+
+/** What the run keeps of itself; kept in the store, listed in the page. */
+export interface RunSummary {
+  readonly id: string;
+  readonly name: string;
+  readonly created: string;
+  readonly state: 'new' | 'running' | 'paused' | 'stopped' | 'failed' | 'done';
+  readonly recipe: Recipe;
+  /** Bytes kept for it. */
+  readonly bytes: number;
+  readonly step: number;
+  readonly of: number;
+}
+
+/** A line of metrics.jsonl; names and means as in `Trainer.state.log_history`. */
+export interface MetricsLine {
+  readonly step: number;
+  readonly epoch: number;
+  readonly loss?: number;
+  readonly grad_norm?: number;
+  readonly learning_rate?: number;
+  readonly mean_token_accuracy?: number;
+  readonly entropy?: number;
+  /** Mean D(teacher, student), nats a token, without the T² of the objective. */
+  readonly kl?: number;
+  readonly ce?: number;
+  readonly num_tokens?: number;
+  readonly tokens_per_second?: number;
+  readonly eval_loss?: number;
+  readonly eval_ce?: number;
+  readonly eval_kl?: number;
+  readonly eval_mean_token_accuracy?: number;
+  readonly eval_entropy?: number;
+}
+
+/** Bytes and seconds of a run, known before it starts. */
+export interface Estimate {
+  readonly gpu_bytes: number;
+  readonly weights_bytes: number;
+  readonly optimizer_bytes: number;
+  readonly activations_bytes: number;
+  readonly cache_bytes: number;
+  readonly disk_bytes: number;
+  readonly steps: number;
+  readonly seconds_per_step: number;
+  readonly seconds: number;
+  /** Of the whole models and of what is trained; absent where there is no such model. */
+  readonly teacher_parameters?: number;
+  readonly student_parameters?: number;
+  readonly trainable_parameters?: number;
+  readonly train_rows?: number;
+  readonly eval_rows?: number;
+}
+
+/** What a person dropped or picked, by the path that the recipe gives it ("./rows.jsonl", "./teacher/config.json"). */
+export type BroughtFiles = Readonly<Record<string, Blob>>;
+
+/** The rows as the run will see them; the first few with their tokens. */
+export interface Preview {
+  readonly format: string;
+  readonly rows: number;
+  readonly columns: readonly string[];
+  readonly problems: readonly { line: number; field?: string; what: string }[];
+  readonly samples: readonly {
+    messages: readonly ChatMessage[];
+    /** `counts`: the loss looks at it (labels != -100). Absent where the student's tokenizer is not there yet. */
+    tokens?: readonly { text: string; counts: boolean }[];
+  }[];
+  /** Rows longer than data.max_length, and the longest, in tokens. */
+  readonly cut?: number;
+  readonly longest?: number;
+}
+
+/** Mean with a 95% interval (Wilson for proportions). */
+export interface Figure {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+  readonly rows: number;
+}
+
+export interface Report {
+  readonly recipe: Recipe;
+  readonly adapter: {
+    vendor: string;
+    architecture: string;
+    device: string;
+    description: string;
+    software: boolean;
+    user_agent: string;
+  };
+  readonly data: {
+    read: number;
+    kept: number;
+    cut: number;
+    dropped: { reason: string; rows: number }[];
+    tokens: number;
+    counted_share: number;
+    train_rows: number;
+    eval_rows: number;
+  };
+  readonly teacher: {
+    kind: string;
+    parameters?: number;
+    tokens_per_second?: number;
+    cache_bytes?: number;
+    mass_kept?: Record<string, number>;
+  };
+  readonly train: {
+    steps: number;
+    tokens: number;
+    tokens_per_second: number;
+    eval_loss_before?: number;
+    eval_loss_after?: number;
+    planned_bytes: number;
+    measured_bytes: number;
+    seconds: number;
+  };
+  readonly evaluate: {
+    tasks: { name: string; metric: string; teacher?: Figure; start?: Figure; student?: Figure }[];
+    student_parameters: number;
+  };
+  readonly export: {
+    files: { path: string; bytes: number; dtype: string; max_logit_difference?: number; top1_agreement?: number }[];
+    seconds: number;
+  };
+  readonly history: { time: string; what: 'started' | 'paused' | 'resumed' | 'fault' | 'done'; detail?: string }[];
+  /** Version of Stillroom and sha256 of everything that went in. */
+  readonly provenance: { stillroom: string; hashes: Record<string, string> };
+}
+
+export type JobEvent =
+  | {
+      kind: 'adapter';
+      vendor: string;
+      architecture: string;
+      device: string;
+      description: string;
+      software: boolean;
+      limits: Record<string, number>;
+      features: readonly string[];
+    }
+  | { kind: 'step'; step: Step; state: 'running' | 'done' | 'skipped' }
+  /** How far a step is. `unit` says what is counted. */
+  | {
+      kind: 'progress';
+      step: Step;
+      done: number;
+      of: number;
+      unit: 'rows' | 'steps' | 'tokens' | 'bytes' | 'kernels' | 'files' | 'answers';
+      seconds_left?: number;
+      rate?: number;
+    }
+  /** Facts about a finished step, for the line under its name. */
+  | { kind: 'fact'; step: Step; facts: Record<string, number | string> }
+  | { kind: 'estimate'; estimate: Estimate }
+  | { kind: 'metrics'; line: MetricsLine }
+  /** What teacher and student write for the same unseen prompt; the student's tokens with their KL to the teacher where known. */
+  | {
+      kind: 'sample';
+      step: number;
+      prompt: string;
+      expected?: string;
+      teacher?: string;
+      student: string;
+      tokens?: { text: string; kl: number }[];
+    }
+  /** Right answers on unseen rows while training goes on (step 0 is the start). */
+  | { kind: 'score'; step: number; who: 'teacher' | 'student'; task: string; figure: Figure }
+  | { kind: 'checkpoint'; step: number; bytes: number }
+  | { kind: 'paused'; why: 'asked' | 'disk-full' | 'device-lost' | 'busy-elsewhere'; message?: string }
+  | { kind: 'resumed' }
+  | { kind: 'error'; input: boolean; message: string }
+  | { kind: 'done'; report: Report };
+
+export interface GenerateSettings {
+  readonly temperature: number;
+  readonly top_p: number;
+  readonly max_new_tokens: number;
+  readonly seed: number;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly content: string;
+}
+
+/** The next-token view that "one word, as each of them sees it" shows. */
+export interface TokenChoice {
+  readonly token: string;
+  readonly teacher?: number;
+  readonly student?: number;
+}
+
+/** The worker's face. Every method may reject with an InputError's or EngineError's words. */
+export interface JobApi {
+  /** Keeps a new run with what it needs; starts nothing. */
+  create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary>;
+  /** All kept runs, the newest first. */
+  runs(): Promise<RunSummary[]>;
+  /** What a kept run has said so far, in order, one `progress` a step: enough to show it again after a reload. */
+  events(id: string): Promise<JobEvent[]>;
+  /** Forgets a run and all that was kept for it. */
+  remove(id: string): Promise<void>;
+  /** What the run has written (model/, adapter/, report.json, metrics.jsonl, recipe.json), for a zip or a folder. */
+  files(id: string): Promise<{ path: string; blob: Blob }[]>;
+  /** One file that holds the whole run, and back. */
+  backup(id: string): Promise<Blob>;
+  restore(file: Blob): Promise<RunSummary>;
+  /** Reads rows (and the student's tokenizer), no weights. */
+  preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview>;
+  /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
+  run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
+  pause(): Promise<void>;
+  stop(): Promise<void>;
+  /** Bytes, steps and time before the start; loads configs and data, no weights. */
+  estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate>;
+  /** Streams an answer of the run's teacher or student; resolves with the whole text. */
+  chat(
+    runId: string,
+    who: 'teacher' | 'start' | 'student',
+    messages: ChatMessage[],
+    settings: GenerateSettings,
+    onText: (text: string) => void,
+  ): Promise<string>;
+  stopChat(): Promise<void>;
+  /** The most likely next tokens after a text, by teacher and student. */
+  nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
+}
