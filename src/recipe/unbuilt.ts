@@ -1,0 +1,48 @@
+/**
+ * What the schema already names and this version cannot do yet. A recipe that asks for it is refused before anything
+ * starts, in one place and in words; whoever builds a thing takes its line away.
+ */
+import { InputError } from '../formats/input-error.ts';
+import type { Recipe } from './schema.ts';
+
+type Unbuilt = readonly [place: string, asked: (recipe: Recipe) => unknown, instead: string];
+
+/** `asked` gives the value that can't be served, or undefined/false where the recipe doesn't ask for it. */
+const UNBUILT: readonly Unbuilt[] = [
+  ['student.dtype', ({ student }) => student.dtype !== 'f32' && student.dtype, '"f32"'],
+  ['student.add_tokens', ({ student }) => student.add_tokens.length > 0 && student.add_tokens, 'an empty list'],
+  [
+    'student.compress.init',
+    ({ student }) => student.compress?.init === 'importance' && 'importance',
+    '"first", "even", "last" or "scratch"',
+  ],
+  [
+    'teacher.kind',
+    ({ teacher }) => (teacher.kind === 'onnx' || teacher.kind === 'endpoint') && teacher.kind,
+    '"engine", "cache" or "none"',
+  ],
+  [
+    'distill.objective',
+    ({ distill }) => ['reverse_kl', 'jsd', 'skew_kl'].includes(distill.objective) && distill.objective,
+    '"forward_kl" or "none"',
+  ],
+  ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
+  ['lora.modules_to_save', ({ lora }) => lora?.modules_to_save?.length && lora.modules_to_save, 'null'],
+  ['lora.use_dora', ({ lora }) => lora?.use_dora, 'false'],
+  ['lora.bias', ({ lora }) => lora && lora.bias !== 'none' && lora.bias, '"none"'],
+  ['training.fp16', ({ training }) => training.fp16, 'false'],
+  [
+    'export.onnx',
+    ({ export: { onnx } }) => onnx.find((dtype) => dtype === 'q4' || dtype === 'q4f16'),
+    'any of "fp32", "fp16", "q8"',
+  ],
+  ['export.gguf', ({ export: { gguf } }) => gguf.length > 0 && gguf, 'an empty list'],
+];
+
+export function refuseUnbuilt(recipe: Recipe, file: string): void {
+  for (const [place, asked, instead] of UNBUILT) {
+    const value = asked(recipe);
+    if (value === undefined || value === null || value === false || value === 0) continue;
+    throw new InputError(file, place, `${JSON.stringify(value)} is not built yet`, instead);
+  }
+}
