@@ -6,20 +6,20 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
 import { Complaint, root, run, say } from './house.mjs';
+import { isForTests } from './import-direction.mjs';
 
-const isTest = (path) => /\.test\.ts$/.test(path);
 const room = (path) => (path.startsWith(`src${sep}`) ? path.split(sep)[1] : undefined);
 
 const TARGETS = {
   page: {
     config: 'vite.config.ts',
     sources: ['src', 'workers', 'public', 'index.html', 'svelte.config.js'],
-    includes: (path) => !isTest(path) && room(path) !== 'cli',
+    includes: (path) => !isForTests(path) && room(path) !== 'cli',
   },
   cli: {
     config: 'vite.cli.config.ts',
     sources: ['src'],
-    includes: (path) => !isTest(path) && room(path) !== 'app' && room(path) !== 'store',
+    includes: (path) => !isForTests(path) && room(path) !== 'app' && room(path) !== 'store',
   },
 };
 
