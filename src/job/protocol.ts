@@ -5,7 +5,7 @@
  * Words for people are made by the page from these facts (both languages); no event carries a finished sentence but
  * errors, which come from InputError and EngineError.
  */
-import type { Recipe } from '../recipe/schema.ts';
+import type { Recipe, RecipeInput } from '../recipe/schema.ts';
 
 export const STEPS = ['data', 'teacher', 'student', 'train', 'evaluate', 'export'] as const;
 export type Step = (typeof STEPS)[number];
@@ -55,6 +55,31 @@ export interface Estimate {
   readonly steps: number;
   readonly seconds_per_step: number;
   readonly seconds: number;
+  /** Of the whole models and of what is trained; absent where there is no such model. */
+  readonly teacher_parameters?: number;
+  readonly student_parameters?: number;
+  readonly trainable_parameters?: number;
+  readonly train_rows?: number;
+  readonly eval_rows?: number;
+}
+
+/** What a person dropped or picked, by the path that the recipe gives it ("./rows.jsonl", "./teacher/config.json"). */
+export type BroughtFiles = Readonly<Record<string, Blob>>;
+
+/** The rows as the run will see them; the first few with their tokens. */
+export interface Preview {
+  readonly format: string;
+  readonly rows: number;
+  readonly columns: readonly string[];
+  readonly problems: readonly { line: number; field?: string; what: string }[];
+  readonly samples: readonly {
+    messages: readonly ChatMessage[];
+    /** `counts`: the loss looks at it (labels != -100). Absent where the student's tokenizer is not there yet. */
+    tokens?: readonly { text: string; counts: boolean }[];
+  }[];
+  /** Rows longer than data.max_length, and the longest, in tokens. */
+  readonly cut?: number;
+  readonly longest?: number;
 }
 
 /** Mean with a 95% interval (Wilson for proportions). */
@@ -180,12 +205,27 @@ export interface TokenChoice {
 
 /** The worker's face. Every method may reject with an InputError's or EngineError's words. */
 export interface JobApi {
-  /** Starts a new run, or goes on with a kept one (`resume`); resolves when the run is done, stopped or paused. */
+  /** Keeps a new run with what it needs; starts nothing. */
+  create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary>;
+  /** All kept runs, the newest first. */
+  runs(): Promise<RunSummary[]>;
+  /** What a kept run has said so far, in order, one `progress` a step: enough to show it again after a reload. */
+  events(id: string): Promise<JobEvent[]>;
+  /** Forgets a run and all that was kept for it. */
+  remove(id: string): Promise<void>;
+  /** What the run has written (model/, adapter/, report.json, metrics.jsonl, recipe.json), for a zip or a folder. */
+  files(id: string): Promise<{ path: string; blob: Blob }[]>;
+  /** One file that holds the whole run, and back. */
+  backup(id: string): Promise<Blob>;
+  restore(file: Blob): Promise<RunSummary>;
+  /** Reads rows (and the student's tokenizer), no weights. */
+  preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview>;
+  /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
   pause(): Promise<void>;
   stop(): Promise<void>;
   /** Bytes, steps and time before the start; loads configs and data, no weights. */
-  estimate(recipe: Recipe): Promise<Estimate>;
+  estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate>;
   /** Streams an answer of the run's teacher or student; resolves with the whole text. */
   chat(
     runId: string,

@@ -1,4 +1,4 @@
-/** Writes the T new rows of a batch into a key-value cache at rows past_length, past_length + 1, ... in place. */
+/** New keys or values into a cache, in place: cache[b, past_length + t] = x[b, t]. What does not fit is not written. */
 import { bytesOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
 
@@ -7,9 +7,8 @@ export const kvAppendOp: OpDefinition = {
   inPlace: { 0: 0 },
 
   infer([cache, x]) {
-    const [c, s] = [cache!.shape, x!.shape];
-    if (c.length !== 3 || s.length !== 3 || c[0] !== s[0] || c[2] !== s[2]) {
-      throw new RangeError(`kvAppend: rows [${s}] do not fit a cache [${c}]`);
+    if (cache!.shape[0] !== x!.shape[0] || cache!.shape[2] !== x!.shape[2]) {
+      throw new RangeError(`kv-append: [${x!.shape}] into [${cache!.shape}]`);
     }
     return [cache!];
   },
@@ -17,36 +16,37 @@ export const kvAppendOp: OpDefinition = {
   cost: ([, x]) => ({ flops: 0, bytes: 2 * bytesOf(x!) }),
 
   reference([cache, x, past]) {
-    const [B, S, C] = cache!.shape as [number, number, number];
-    const T = x!.shape[1]!;
+    const [batch, capacity, width] = cache!.shape as [number, number, number];
+    const tokens = x!.shape[1]!;
     const data = cache!.data.slice();
-    for (let b = 0; b < B; b++)
-      for (let t = 0; t < T && past!.data[0]! + t < S; t++)
-        data.set(x!.data.subarray((b * T + t) * C, (b * T + t + 1) * C), (b * S + past!.data[0]! + t) * C);
+    for (let b = 0; b < batch; b++) {
+      for (let t = 0; t < tokens; t++) {
+        const row = past!.data[0]! + t;
+        if (row >= capacity) continue;
+        const from = (b * tokens + t) * width;
+        data.set(x!.data.subarray(from, from + width), (b * capacity + row) * width);
+      }
+    }
     return [{ shape: cache!.shape, data }];
   },
 
   kernel({ inputs: [cache, x, past] }) {
-    const [B, S, C] = cache!.shape as [number, number, number];
-    const T = x!.shape[1]!;
-    const width = C % 4 === 0 ? 4 : 1;
-    const element = width === 4 ? 'vec4<f32>' : 'f32';
-    const columns = C / width;
-    const grid = flatGrid(B * T * columns);
+    const [, capacity, width] = cache!.shape as [number, number, number];
+    const tokens = x!.shape[1]!;
+    const grid = flatGrid(x!.size);
     return [
       {
-        label: `kv-append ${B}x${T}x${C}`,
+        label: `kv-append ${x!.shape.join('x')}`,
         bindings: [
-          { name: 'x', operand: x!, access: 'read', element },
+          { name: 'cache', operand: cache!, access: 'write' },
+          { name: 'x', operand: x!, access: 'read' },
           { name: 'past_length', operand: past!, access: 'read' },
-          { name: 'cache', operand: cache!, access: 'write', element },
         ],
         code: `${grid.entry} {
   ${grid.index}
-  let row = i / ${columns}u;
-  let at = u32(past_length[0]) + row % ${T}u;
-  if (at >= ${S}u) { return; }
-  cache[((row / ${T}u) * ${S}u + at) * ${columns}u + i % ${columns}u] = x[i];
+  let b = i / ${tokens * width}u;
+  let row = u32(past_length[0]) + (i / ${width}u) % ${tokens}u;
+  if (row < ${capacity}u) { cache[(b * ${capacity}u + row) * ${width}u + i % ${width}u] = x[i]; }
 }`,
         workgroups: grid.workgroups,
       },
@@ -55,9 +55,9 @@ export const kvAppendOp: OpDefinition = {
 };
 
 /**
- * @param cache [B, S, C], changed in place
- * @param x [B, T, C]
- * @param pastLength i32[1]: rows the cache holds already; rows beyond its capacity are left out
+ * @param cache f32 [batch, capacity, width], a state
+ * @param x f32 [batch, tokens, width]
+ * @param pastLength i32[1]
  */
 export function kvAppend(cache: Value, x: Value, pastLength: Value): Value {
   return cache.graph.apply(kvAppendOp, [cache, x, pastLength])[0]!;

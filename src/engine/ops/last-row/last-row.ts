@@ -1,26 +1,24 @@
-/** The last row of each sequence, [B, T, C] ─▶ [B, 1, C]: what the next token is predicted from. */
+/** The last token of every sequence: [B, T, C] ─▶ [B, 1, C]. Prompts are padded on the left, so that is where they end. */
 import { bytesOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const lastRowOp: OpDefinition = {
   name: 'last-row',
-
-  infer([x]) {
-    if (x!.shape.length !== 3) throw new RangeError(`lastRow: [${x!.shape}] is not [B, T, C]`);
-    return [{ shape: [x!.shape[0]!, 1, x!.shape[2]!], dtype: 'f32' }];
-  },
-
+  infer: ([x]) => [{ shape: [x!.shape[0]!, 1, x!.shape[2]!], dtype: 'f32' }],
   cost: (_, [out]) => ({ flops: 0, bytes: 2 * bytesOf(out!) }),
 
-  reference([x], _, [out]) {
-    const [B, T, C] = x!.shape as [number, number, number];
-    const data = new Float64Array(B * C);
-    for (let b = 0; b < B; b++) data.set(x!.data.subarray(((b + 1) * T - 1) * C, (b + 1) * T * C), b * C);
-    return [{ shape: out!.shape as number[], data }];
+  reference([x]) {
+    const [batch, tokens, width] = x!.shape as [number, number, number];
+    const data = new Float64Array(batch * width);
+    for (let b = 0; b < batch; b++) {
+      const from = (b * tokens + tokens - 1) * width;
+      data.set(x!.data.subarray(from, from + width), b * width);
+    }
+    return [{ shape: [batch, 1, width], data }];
   },
 
   kernel({ inputs: [x], outputs: [out] }) {
-    const [, T, C] = x!.shape as [number, number, number];
+    const [, tokens, width] = x!.shape as [number, number, number];
     const grid = flatGrid(out!.size);
     return [
       {
@@ -31,7 +29,7 @@ export const lastRowOp: OpDefinition = {
         ],
         code: `${grid.entry} {
   ${grid.index}
-  out[i] = x[((i / ${C}u + 1u) * ${T}u - 1u) * ${C}u + i % ${C}u];
+  out[i] = x[((i / ${width}u) * ${tokens}u + ${tokens - 1}u) * ${width}u + i % ${width}u];
 }`,
         workgroups: grid.workgroups,
       },
