@@ -5,7 +5,7 @@ import { gelu, geluGradientOp } from './gelu.ts';
 // the erf approximation is off by 1.5e-7 at most, exp and tanh by a few units in the last place
 describe('gelu', () => {
   for (const approximate of ['none', 'tanh'] as const) {
-    for (const shape of [[1], [3, 7], [4, 6, 8]]) {
+    for (const shape of [[3], [3, 7], [4, 6, 8]]) {
       const inputs = [floats(shape, 1, 5)];
       it(`kernel ${approximate} [${shape}]`, () =>
         checkKernel({ inputs, build: (x) => gelu(x, { approximate }), tolerance: 1e-6 }));

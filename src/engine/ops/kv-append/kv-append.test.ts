@@ -22,6 +22,8 @@ describe('kvAppend', () => {
   it('refuses rows of another width', () => {
     const graph = new Graph();
     const cache = graph.state('cache', [1, 4, 8]);
-    expect(() => kvAppend(cache, graph.input('x', [1, 1, 6]), graph.input('past', [1], 'i32'))).toThrow('do not fit');
+    expect(() => kvAppend(cache, graph.input('x', [1, 1, 6]), graph.input('past', [1], 'i32'))).toThrow(
+      '[1,1,6] into [1,4,8]',
+    );
   });
 });
