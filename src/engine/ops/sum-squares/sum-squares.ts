@@ -1,0 +1,55 @@
+/** Σ x², f32[1]: what a global gradient norm is made of. Two stages in a fixed order. */
+import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+
+const GROUPS = 64;
+const THREADS = 64;
+
+export const sumSquaresOp: OpDefinition = {
+  name: 'sum-squares',
+  infer: () => [{ shape: [1], dtype: 'f32' }],
+  cost: ([x]) => ({ flops: 2 * sizeOf(x!.shape), bytes: bytesOf(x!) }),
+  reference: ([x]) => [{ shape: [1], data: Float64Array.of(x!.data.reduce((sum, value) => sum + value * value, 0)) }],
+
+  kernel({ inputs: [x], outputs: [out], scratch }) {
+    const partial = scratch([GROUPS * THREADS]);
+    return [
+      {
+        label: `sum-squares ${x!.size}`,
+        bindings: [
+          { name: 'x', operand: x!, access: 'read' },
+          { name: 'partial_sums', operand: partial, access: 'write' },
+        ],
+        code: `@compute @workgroup_size(${THREADS}) fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
+  var sum = 0.0;
+  for (var i = gid.x; i < ${x!.size}u; i += ${GROUPS * THREADS}u) { sum += x[i] * x[i]; }
+  partial_sums[gid.x] = sum;
+}`,
+        workgroups: [GROUPS, 1, 1],
+      },
+      {
+        label: 'sum-squares partials',
+        bindings: [
+          { name: 'partial_sums', operand: partial, access: 'read' },
+          { name: 'out', operand: out!, access: 'write' },
+        ],
+        code: `var<workgroup> sums: array<f32, ${THREADS}>;
+@compute @workgroup_size(${THREADS}) fn main(@builtin(local_invocation_index) lid: u32) {
+  var sum = 0.0;
+  for (var i = lid; i < ${GROUPS * THREADS}u; i += ${THREADS}u) { sum += partial_sums[i]; }
+  sums[lid] = sum;
+  workgroupBarrier();
+  if (lid == 0u) {
+    var total = 0.0;
+    for (var i = 0u; i < ${THREADS}u; i++) { total += sums[i]; }
+    out[0] = total;
+  }
+}`,
+        workgroups: [1, 1, 1],
+      },
+    ];
+  },
+};
+
+export function sumSquares(x: Value): Value {
+  return x.graph.apply(sumSquaresOp, [x])[0]!;
+}

@@ -1,0 +1,30 @@
+/** Which architectures there are, by the `model_type` of `config.json`. A new one is a new file and a line here. */
+import { InputError } from '../../formats/input-error.ts';
+import { ConfigReader, type RawConfig } from '../config.ts';
+import type { DecoderOptions } from '../decoder.ts';
+import { llama } from './llama.ts';
+
+const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = { llama };
+
+export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
+  const type = raw.model_type;
+  const read = typeof type === 'string' && Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type] : undefined;
+  if (!read) {
+    throw new InputError(
+      file,
+      'model_type',
+      `${JSON.stringify(type)} is not served`,
+      Object.keys(ARCHITECTURES).join(', '),
+    );
+  }
+  const options = read(new ConfigReader(raw, file));
+  if (options.num_attention_heads % options.num_key_value_heads !== 0) {
+    throw new InputError(
+      file,
+      'num_key_value_heads',
+      `${options.num_attention_heads} heads can't share ${options.num_key_value_heads} key-value heads`,
+      'a divisor of num_attention_heads',
+    );
+  }
+  return options;
+}

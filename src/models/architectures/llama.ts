@@ -1,0 +1,29 @@
+/** Llama 2, 3, 3.2, SmolLM, SmolLM2, the DeepSeek-R1 distillations onto Llama: transformers' `LlamaConfig`. */
+import type { ConfigReader } from '../config.ts';
+import type { DecoderOptions } from '../decoder.ts';
+import { readRotary } from '../rotary.ts';
+
+export function llama(config: ConfigReader): DecoderOptions {
+  config.only('hidden_act', 'silu');
+  config.only('pretraining_tp', 1);
+  const hidden = config.count('hidden_size');
+  const heads = config.count('num_attention_heads');
+  const head_dim = config.count('head_dim', Math.floor(hidden / heads));
+  const bias = config.flag('attention_bias', false);
+  return {
+    vocab_size: config.count('vocab_size'),
+    hidden_size: hidden,
+    num_hidden_layers: config.count('num_hidden_layers'),
+    num_attention_heads: heads,
+    num_key_value_heads: config.count('num_key_value_heads', heads),
+    head_dim,
+    intermediate_size: config.count('intermediate_size'),
+    max_position_embeddings: config.count('max_position_embeddings', 2048),
+    norm_eps: config.positive('rms_norm_eps', 1e-6),
+    rotary: readRotary(config, head_dim),
+    tie_word_embeddings: config.flag('tie_word_embeddings', false),
+    qkv_bias: bias,
+    output_bias: bias,
+    mlp_bias: config.flag('mlp_bias', false),
+  };
+}

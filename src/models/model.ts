@@ -1,0 +1,81 @@
+/**
+ * A model as it is brought: a folder with `config.json` and weights (or one GGUF that says it all), optionally an adapter.
+ * Opening reads the config and the weights' index, checks that every parameter is there in its shape, and reads no weights.
+ */
+import { Graph } from '../engine/graph/graph.ts';
+import type { Shape } from '../engine/graph/types.ts';
+import { readText, type FileSource } from '../formats/byte-source.ts';
+import { InputError } from '../formats/input-error.ts';
+import type { TensorFile } from '../formats/tensor-file.ts';
+import { openWeights } from '../formats/weights.ts';
+import { readArchitecture } from './architectures/index.ts';
+import type { RawConfig } from './config.ts';
+import { decoder, type DecoderOptions } from './decoder.ts';
+
+export interface Model {
+  /** As the person named it. */
+  readonly name: string;
+  readonly folder: FileSource;
+  readonly config: RawConfig;
+  readonly options: DecoderOptions;
+  /** Base parameters by hub name, tied ones once. */
+  readonly parameters: ReadonlyMap<string, Shape>;
+  readonly weights: TensorFile;
+}
+
+export async function openModel(folder: FileSource): Promise<Model> {
+  const weights = await openWeights(folder);
+  const config = (await readConfig(folder)) ?? weights.config;
+  if (!config)
+    throw new InputError(folder.name, 'config.json', 'it is missing', 'a model folder as the hub holds it, or a GGUF');
+  const options = readArchitecture(config, `${folder.name}/config.json`);
+  const parameters = baseParameters(options);
+  checkShapes(weights, parameters);
+  return { name: folder.name, folder, config, options, parameters, weights };
+}
+
+export async function readConfig(folder: FileSource): Promise<RawConfig | undefined> {
+  const source = await folder.open('config.json');
+  if (!source) return undefined;
+  const file = `${folder.name}/config.json`;
+  let config: unknown;
+  try {
+    config = JSON.parse(await readText(source));
+  } catch (error) {
+    throw new InputError(file, '', (error as Error).message, 'JSON');
+  }
+  if (typeof config !== 'object' || config === null || Array.isArray(config))
+    throw new InputError(file, '', 'it is no object', 'a config as the hub holds it');
+  return config as RawConfig;
+}
+
+/** Hub names and shapes of all weights: whatever the decoder asks for. */
+export function baseParameters(options: DecoderOptions): Map<string, Shape> {
+  const graph = new Graph();
+  const ids = (name: string) => graph.input(name, [1, 1], 'i32');
+  const segments = ids('segments');
+  decoder(graph, options, {
+    input_ids: ids('input_ids'),
+    position_ids: ids('position_ids'),
+    query_segments: segments,
+    key_segments: segments,
+  });
+  return new Map(graph.parameters().map(({ name, value }) => [name, value.type.shape]));
+}
+
+export function countParameters(parameters: ReadonlyMap<string, Shape>): number {
+  let count = 0;
+  for (const shape of parameters.values())
+    count += shape.reduce<number>((product, dim) => product * (dim as number), 1);
+  return count;
+}
+
+function checkShapes(weights: TensorFile, parameters: ReadonlyMap<string, Shape>): void {
+  for (const [name, shape] of parameters) {
+    const info = weights.tensors.get(name);
+    if (!info) throw new InputError(weights.name, `tensor ${name}`, 'it is missing', `[${shape}]`);
+    if (String(info.shape) !== String(shape)) {
+      throw new InputError(weights.name, `tensor ${name}`, `its shape is [${info.shape}]`, `[${shape}] by config.json`);
+    }
+  }
+}

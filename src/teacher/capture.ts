@@ -1,0 +1,104 @@
+/**
+ * A teacher that runs in the engine: a forward pass over batches of rows, and for every place the k largest logits with
+ * log Σ exp(z / T) over the whole vocabulary at each declared temperature. `[tokens × vocabulary]` never exists.
+ */
+import { Graph } from '../engine/graph/graph.ts';
+import type { Value } from '../engine/graph/types.ts';
+import { linearTopk } from '../engine/ops/index.ts';
+import { plan } from '../engine/plan/plan.ts';
+import type { Device, DeviceTensor } from '../engine/run/device.ts';
+import { Arena, Program } from '../engine/run/program.ts';
+import { decoder, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
+
+export interface TeacherInputs {
+  readonly rows: number;
+  readonly length: number;
+  /** All i32 [rows, length]; padding is segment 0. */
+  readonly input_ids: Int32Array;
+  readonly position_ids: Int32Array;
+  readonly segment_ids: Int32Array;
+}
+
+export interface TeacherLogits {
+  /** i32 [rows, length, k], largest logit first */
+  readonly ids: Int32Array;
+  /** f32 [rows, length, k] */
+  readonly logits: Float32Array;
+  /** f32 [rows, length, temperatures] */
+  readonly log_z: Float32Array;
+}
+
+export class EngineTeacher {
+  private readonly arena: Arena;
+  private readonly programs = new Map<string, Program>();
+
+  constructor(
+    private readonly device: Device,
+    private readonly options: DecoderOptions,
+    private readonly tensors: ReadonlyMap<string, DeviceTensor>,
+    private readonly choice: {
+      readonly k: number;
+      readonly temperatures: readonly number[];
+      readonly adapter?: DecoderAdapter;
+    },
+  ) {
+    this.arena = new Arena(device);
+  }
+
+  async logits(batch: TeacherInputs): Promise<TeacherLogits> {
+    const program = await this.programFor(batch.rows, batch.length);
+    const outputs = await program.run({
+      input_ids: batch.input_ids,
+      position_ids: batch.position_ids,
+      segments: batch.segment_ids,
+    });
+    return {
+      ids: outputs.get('ids') as Int32Array,
+      logits: outputs.get('logits') as Float32Array,
+      log_z: outputs.get('log_z') as Float32Array,
+    };
+  }
+
+  free(): void {
+    for (const program of this.programs.values()) program.free();
+    this.arena.free();
+  }
+
+  private async programFor(rows: number, length: number): Promise<Program> {
+    const key = `${rows}x${length}`;
+    let program = this.programs.get(key);
+    if (!program) {
+      program = await Program.create(
+        this.device,
+        plan(this.graph(rows, length), this.device.limits),
+        this.tensors,
+        this.arena,
+      );
+      this.programs.set(key, program);
+    }
+    await program.rebind();
+    return program;
+  }
+
+  private graph(rows: number, length: number): Graph {
+    const graph = new Graph();
+    const ids = (name: string): Value => graph.input(name, [rows, length], 'i32');
+    const segments = ids('segments');
+    const { hidden, head } = decoder(
+      graph,
+      this.options,
+      {
+        input_ids: ids('input_ids'),
+        position_ids: ids('position_ids'),
+        query_segments: segments,
+        key_segments: segments,
+      },
+      { adapter: this.choice.adapter },
+    );
+    const top = linearTopk(hidden, head, { k: this.choice.k, temperatures: this.choice.temperatures });
+    graph.output('ids', top.ids);
+    graph.output('logits', top.logits);
+    graph.output('log_z', top.log_z);
+    return graph;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * The graphs of training, each for one batch shape [B, T]:
+ *   training step   forward, objective, backward, gradients folded into their accumulators
+ *   evaluation      forward and objective
+ *   update          global norm, clipping, AdamW (one graph for all shapes)
+ */
+import { gradients } from '../engine/graph/autodiff.ts';
+import { Graph } from '../engine/graph/graph.ts';
+import type { Value } from '../engine/graph/types.ts';
+import { accumulate, adamw, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
+import { decoder, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
+import type { LoraSettings } from '../models/lora.ts';
+import { decays, type Shard, type Trainable } from './flat-parameters.ts';
+
+/** DESIGN §5: (1 − alpha) · CE + alpha · T² · D(teacher, student). */
+export interface Objective {
+  readonly objective: 'none' | 'forward_kl';
+  readonly temperature: number;
+  readonly alpha: number;
+  readonly tail: 'bucket' | 'ignore' | 'renormalize';
+  /** Entries a position of the teacher's cache; 0 without a teacher. */
+  readonly k: number;
+  readonly label_smoothing_factor: number;
+}
+
+export interface StepModel {
+  readonly options: DecoderOptions;
+  readonly adapter: { readonly settings: LoraSettings; readonly trainable: boolean } | null;
+  /** Names of trained base weights. */
+  readonly trainable: (name: string) => boolean;
+}
+
+export interface BatchShape {
+  readonly rows: number;
+  readonly length: number;
+}
+
+/** Columns of `sums`: totals over counted tokens (row 0) and over all tokens that are not padding (row 1). */
+export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
+
+/**
+ * Inputs: input_ids, position_ids, segments, targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
+ * optimiser step); weights f32 [B·T, 2] (1 where a token is counted; where it is no padding); seed i32 [2] with dropout;
+ * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
+ * teacher_log_z f32 [B, T] with a teacher.
+ * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [2, 4].
+ * States: `gradient.{name}` of everything trained.
+ */
+export function trainingStep(
+  model: StepModel,
+  objective: Objective,
+  shape: BatchShape,
+): { graph: Graph; trainables: Trainable[] } {
+  const graph = new Graph();
+  const { loss } = forward(graph, model, objective, shape, true);
+  const trained = graph.parameters().filter((parameter) => parameter.trainable);
+  const found = gradients(
+    graph,
+    loss,
+    graph.constant('one', [1], ONE),
+    trained.map((parameter) => parameter.value),
+  );
+  const keep = graph.input('keep', [1]);
+  for (const { name, value } of trained) {
+    const gradient = found.get(value);
+    if (gradient) accumulate(graph.state(`gradient.${name}`, value.type.shape), gradient, keep);
+  }
+  return {
+    graph,
+    trainables: trained.map(({ name, value }) => ({ name, shape: value.type.shape, decay: decays(name) })),
+  };
+}
+
+const ONE = Float32Array.of(1);
+
+export function evaluationStep(model: StepModel, objective: Objective, shape: BatchShape): Graph {
+  const graph = new Graph();
+  forward(graph, model, objective, shape, false);
+  return graph;
+}
+
+/**
+ * Input: hyper f32 [8] = learning rate, beta1, beta2, epsilon, weight decay, 1 − beta1^t, 1 − beta2^t, max_grad_norm.
+ * Output: norm_squared f32 [1], before clipping.
+ */
+export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay'>[]): Graph {
+  const graph = new Graph();
+  const hyper = graph.input('hyper', [8]);
+  const gradient = shards.map(({ size }, i) => graph.state(`gradient.${i}`, [size]));
+  const norm = gradient.map((value) => sumSquares(value)).reduce((a, b) => add(a, b));
+  shards.forEach(({ size, decay }, i) => {
+    const [parameter, m, v] = ['parameter', 'm', 'v'].map((name) => graph.state(`${name}.${i}`, [size])) as [
+      Value,
+      Value,
+      Value,
+    ];
+    adamw(parameter, m, v, gradient[i]!, hyper, norm, { decay });
+  });
+  graph.output('norm_squared', norm);
+  return graph;
+}
+
+function forward(
+  graph: Graph,
+  model: StepModel,
+  objective: Objective,
+  { rows, length }: BatchShape,
+  training: boolean,
+): { loss: Value } {
+  const ids = (name: string): Value => graph.input(name, [rows, length], 'i32');
+  const segments = ids('segments');
+  const dropout = training && model.adapter?.trainable && model.adapter.settings.lora_dropout > 0;
+  const adapter: DecoderAdapter | undefined = model.adapter
+    ? { ...model.adapter, dropout_seed: dropout ? graph.input('seed', [2], 'i32') : undefined }
+    : undefined;
+  const { hidden, head } = decoder(
+    graph,
+    model.options,
+    {
+      input_ids: ids('input_ids'),
+      position_ids: ids('position_ids'),
+      query_segments: segments,
+      key_segments: segments,
+    },
+    { adapter, trainable: training ? model.trainable : () => false },
+  );
+  const teacher =
+    objective.k > 0
+      ? {
+          ids: graph.input('teacher_ids', [rows, length, objective.k], 'i32'),
+          logits: graph.input('teacher_logits', [rows, length, objective.k]),
+          log_z: graph.input('teacher_log_z', [rows, length]),
+        }
+      : undefined;
+  const { loss, stats } = linearLoss(
+    hidden,
+    head,
+    ids('targets'),
+    graph.input('token_scale', [1]),
+    {
+      objective: objective.objective,
+      temperature: objective.temperature,
+      alpha: objective.alpha,
+      tail: objective.tail,
+      label_smoothing: objective.label_smoothing_factor,
+      hiddenGradient: training,
+      weightGradient:
+        training && model.trainable(model.options.tie_word_embeddings ? 'model.embed_tokens.weight' : 'lm_head.weight'),
+    },
+    teacher,
+  );
+  graph.output('loss', loss);
+  graph.output('sums', matmul(graph.input('weights', [rows * length, 2]), stats, { transA: true }));
+  return { loss };
+}
