@@ -1,0 +1,37 @@
+/**
+ * The page's one door to the job: its worker, started when it is first needed. Everything else in src/app sees a plain
+ * `JobApi`; that callbacks must be proxied to cross the thread is known only here.
+ */
+import { proxy, wrap, type Remote } from 'comlink';
+import type { JobApi } from '../job/protocol.ts';
+import { noteFault } from './state/faults.svelte.ts';
+
+let opened: JobApi | undefined;
+
+export function job(): JobApi {
+  opened ??= open();
+  return opened;
+}
+
+function open(): JobApi {
+  const worker = new Worker(new URL('../../workers/engine.worker.ts', import.meta.url), { type: 'module' });
+  worker.addEventListener('error', (event) => noteFault(event.message || 'the worker did not start'));
+  const remote: Remote<JobApi> = wrap<JobApi>(worker);
+  return {
+    create: (recipe, files) => remote.create(recipe, files),
+    runs: () => remote.runs(),
+    events: (id) => remote.events(id),
+    remove: (id) => remote.remove(id),
+    files: (id) => remote.files(id),
+    backup: (id) => remote.backup(id),
+    restore: (file) => remote.restore(file),
+    preview: (recipe, files) => remote.preview(recipe, files),
+    estimate: (recipe, files) => remote.estimate(recipe, files),
+    run: (id, onEvent) => remote.run(id, proxy(onEvent)),
+    pause: () => remote.pause(),
+    stop: () => remote.stop(),
+    chat: (id, who, messages, settings, onText) => remote.chat(id, who, messages, settings, proxy(onText)),
+    stopChat: () => remote.stopChat(),
+    nextToken: (id, text, top) => remote.nextToken(id, text, top),
+  };
+}
