@@ -44,3 +44,10 @@ export function philox(counter: Words, key: readonly [number, number]): Words {
   }
   return [c0, c1, c2, c3];
 }
+
+/** A number in [0, 1) with 53 random bits, for choices made on the CPU (sampling, shuffles). */
+export function philoxUniform(seed: number, ...place: readonly number[]): number {
+  const [a = 0, b = 0, c = 0, d = 0] = place;
+  const [high, low] = philox([a, b, c, d], [seed, Math.floor(seed / 2 ** 32)]);
+  return (high * 2 ** 21 + (low >>> 11)) / 2 ** 53;
+}
