@@ -57,7 +57,10 @@ export async function generationFile(folder: FileSource, config: RawConfig): Pro
   const ids = ['bos_token_id', 'eos_token_id', 'pad_token_id'].flatMap((field) =>
     config[field] === undefined || config[field] === null ? [] : [[field, config[field]]],
   );
-  return text('generation_config.json', JSON.stringify({ ...Object.fromEntries(ids), _from_model_config: true }, null, 2));
+  return text(
+    'generation_config.json',
+    JSON.stringify({ ...Object.fromEntries(ids), _from_model_config: true }, null, 2),
+  );
 }
 
 /** Files that only some tokenizers have, beside the two that all have. */

@@ -52,7 +52,12 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
   const { config, tensors } = adapter;
   const [option] = Object.keys(config.others);
   if (option !== undefined) {
-    throw new InputError(file, `adapter_config.json: ${option}`, 'it changes what the adapter computes, and is not served', 'adapters without it');
+    throw new InputError(
+      file,
+      `adapter_config.json: ${option}`,
+      'it changes what the adapter computes, and is not served',
+      'adapters without it',
+    );
   }
   const changes = new Map<string, Change>();
   for (const [name, { shape, data }] of tensors) {
@@ -61,7 +66,10 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
     if (path === undefined) {
       const whole = base.tensors.get(name);
       if (tied && /(^|\.)lm_head\./.test(name)) {
-        throw refuse('the head shares its weight with the embedding, which it would change too', 'an adapter that leaves the head alone');
+        throw refuse(
+          'the head shares its weight with the embedding, which it would change too',
+          'an adapter that leaves the head alone',
+        );
       }
       if (whole === undefined || String(whole.shape) !== String(shape)) {
         const has = whole === undefined ? 'no such tensor' : `[${whole.shape}]`;
@@ -71,7 +79,9 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
       continue;
     }
     if (part!.startsWith('lora_embedding')) {
-      const reason = tied ? 'the embedding is the head too (tied), which it would change' : 'adapters on embeddings are not served';
+      const reason = tied
+        ? 'the embedding is the head too (tied), which it would change'
+        : 'adapters on embeddings are not served';
       throw refuse(reason, 'adapters on linear layers');
     }
     if (part !== 'lora_A') continue;
@@ -81,7 +91,10 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
     if (weight === undefined) {
       const isHead = tied && path.endsWith('lm_head');
       throw isHead
-        ? refuse('the head shares its weight with the embedding, which it would change too', 'an adapter that leaves the head alone')
+        ? refuse(
+            'the head shares its weight with the embedding, which it would change too',
+            'an adapter that leaves the head alone',
+          )
         : refuse(`the base has no ${target}`, 'an adapter made for this base');
     }
     if (tied && path.endsWith('embed_tokens')) {
@@ -91,10 +104,14 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
     const [outputs, inputs] = [b.shape[0]!, shape[1]!];
     const expected = config.fan_in_fan_out ? [inputs, outputs] : [outputs, inputs];
     if (String(weight.shape) !== String(expected)) {
-      throw refuse(`it fits a weight of [${expected}], and ${target} is [${weight.shape}]`, 'an adapter made for this base');
+      throw refuse(
+        `it fits a weight of [${expected}], and ${target} is [${weight.shape}]`,
+        'an adapter made for this base',
+      );
     }
     const magnitude = tensors.get(`${path}.lora_magnitude_vector.weight`)?.data;
-    if (config.use_dora && magnitude === undefined) throw refuse('its lora_magnitude_vector is missing', 'DoRA with its magnitudes');
+    if (config.use_dora && magnitude === undefined)
+      throw refuse('its lora_magnitude_vector is missing', 'DoRA with its magnitudes');
     changes.set(
       target,
       mergeLowRank({

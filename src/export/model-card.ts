@@ -61,7 +61,14 @@ ${front.join('\n')}
 # ${facts.title.replace(/\s+/g, ' ')}
 
 A language model of ${count(facts.parameters)} parameters, ${facts.distilled ? 'distilled' : facts.trained ? 'trained' : 'exported'} in the browser with Stillroom. ${origin.join(' ')}
-${facts.figures?.length ? `\n## What was measured\n\n${table(['figure', 'value'], facts.figures.map(({ name, value }) => [name, value]))}\n` : ''}
+${
+  facts.figures?.length
+    ? `\n## What was measured\n\n${table(
+        ['figure', 'value'],
+        facts.figures.map(({ name, value }) => [name, value]),
+      )}\n`
+    : ''
+}
 ## Use
 
 ${usage(facts, dtypes)}

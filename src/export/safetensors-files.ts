@@ -40,8 +40,14 @@ export function safetensorsFiles(
   if (shards.length === 1) return [file('model.safetensors', shards[0]!)];
 
   const number = (i: number): string => String(i).padStart(5, '0');
-  const files = shards.map((tensors, i) => file(`model-${number(i + 1)}-of-${number(shards.length)}.safetensors`, tensors));
-  const weight_map = Object.fromEntries(shards.flatMap((tensors, i) => tensors.map(({ name }) => [name, files[i]!.path])));
-  const index = new TextEncoder().encode(`${JSON.stringify({ metadata: { total_size: total }, weight_map }, null, 2)}\n`);
+  const files = shards.map((tensors, i) =>
+    file(`model-${number(i + 1)}-of-${number(shards.length)}.safetensors`, tensors),
+  );
+  const weight_map = Object.fromEntries(
+    shards.flatMap((tensors, i) => tensors.map(({ name }) => [name, files[i]!.path])),
+  );
+  const index = new TextEncoder().encode(
+    `${JSON.stringify({ metadata: { total_size: total }, weight_map }, null, 2)}\n`,
+  );
   return [...files, { path: 'model.safetensors.index.json', bytes: index.length, data: () => index }];
 }

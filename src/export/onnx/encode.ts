@@ -49,10 +49,16 @@ export function encodeOnnx(program: OnnxProgram, name: string, options: EncodeOp
   const body = graphBody(program);
   // field 5 of the graph: each a tag, a length, the head, and the raw data that closes it
   const framed = tensors.map((entry) => {
-    const frame = new BinaryWriter().tag(5, WireType.LengthDelimited).uint32(entry.head.length + entry.inline).finish();
+    const frame = new BinaryWriter()
+      .tag(5, WireType.LengthDelimited)
+      .uint32(entry.head.length + entry.inline)
+      .finish();
     return { ...entry, frame };
   });
-  const graphBytes = framed.reduce((sum, { frame, head, inline }) => sum + frame.length + head.length + inline, body.length);
+  const graphBytes = framed.reduce(
+    (sum, { frame, head, inline }) => sum + frame.length + head.length + inline,
+    body.length,
+  );
   const model = modelHead(program, graphBytes);
 
   const main: EncodedFile = {
@@ -68,7 +74,10 @@ export function encodeOnnx(program: OnnxProgram, name: string, options: EncodeOp
       }
     },
   };
-  return [main, ...chunks.map(({ path, entries, bytes }) => ({ path, bytes, data: () => externalData(entries, bytes) }))];
+  return [
+    main,
+    ...chunks.map(({ path, entries, bytes }) => ({ path, bytes, data: () => externalData(entries, bytes) })),
+  ];
 }
 
 interface Chunk {

@@ -50,8 +50,6 @@ function writeOutput(c: Lowering, name: string, value: Value): Border {
     attributes: {},
   });
   const cache = isCache ? cacheOf(value.node.inputs[0]!, c.graph)! : undefined;
-  const shape = cache
-    ? [value.type.shape[0]!, cache.kv_heads, TOTAL, cache.head_dim]
-    : value.type.shape;
+  const shape = cache ? [value.type.shape[0]!, cache.kv_heads, TOTAL, cache.head_dim] : value.type.shape;
   return { name, type, shape };
 }

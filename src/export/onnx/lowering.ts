@@ -11,7 +11,14 @@ import { f32ToF16 } from '../../formats/half.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
 import { PAST } from './sizes.ts';
 import type { Precision } from './precision/precision.ts';
-import { elementBytes, type Border, type ElementType, type Initializer, type NodeAttributes, type OnnxNode } from './program.ts';
+import {
+  elementBytes,
+  type Border,
+  type ElementType,
+  type Initializer,
+  type NodeAttributes,
+  type OnnxNode,
+} from './program.ts';
 
 /** `ort` may use ONNX Runtime's own operators, `standard` only ONNX's. */
 export type Flavour = 'ort' | 'standard';
@@ -79,7 +86,12 @@ export class Lowering {
   }
 
   /** Adds a node and answers with the name of its first output. */
-  emit(op: string, inputs: readonly string[], attributes: NodeAttributes = {}, options: { domain?: string } = {}): string {
+  emit(
+    op: string,
+    inputs: readonly string[],
+    attributes: NodeAttributes = {},
+    options: { domain?: string } = {},
+  ): string {
     const name = `${this.current === '' ? 'graph' : this.current}/${op}_${this.count++}`;
     const output = `${name}:0`;
     this.nodes.push({ name, op, domain: options.domain ?? '', inputs: [...inputs], outputs: [output], attributes });
@@ -197,9 +209,7 @@ export class Lowering {
     }
     const cache = cacheOf(value, this.graph);
     const type: ElementType = value.type.dtype === 'i32' ? 'INT64' : cache ? this.precision.float : 'FLOAT';
-    const shape = cache
-      ? [value.type.shape[0]!, cache.kv_heads, PAST, cache.head_dim]
-      : value.type.shape;
+    const shape = cache ? [value.type.shape[0]!, cache.kv_heads, PAST, cache.head_dim] : value.type.shape;
     this.inputs.push({ name, type, shape });
     return cache ? { name, type, layout: 'heads-first' } : { name, type };
   }
@@ -227,12 +237,20 @@ export interface CacheShape {
 /** The heads of a key-value cache, from the attention that reads what was appended to it; undefined for other values. */
 export function cacheOf(value: Value, graph: Graph): CacheShape | undefined {
   const append = graph.nodes.find((node) => node.op.name === 'kv-append' && node.inputs[0] === value);
-  const reader = append && graph.nodes.find((node) => node.op.name === 'attention' && node.inputs.includes(append.outputs[0]!));
+  const reader =
+    append && graph.nodes.find((node) => node.op.name === 'attention' && node.inputs.includes(append.outputs[0]!));
   return reader && (reader.attributes as unknown as CacheShape);
 }
 
 /** onnx.TensorProto.DataType */
-export const DATA_TYPE: Readonly<Record<ElementType, number>> = { FLOAT: 1, UINT8: 2, INT8: 3, INT64: 7, BOOL: 9, FLOAT16: 10 };
+export const DATA_TYPE: Readonly<Record<ElementType, number>> = {
+  FLOAT: 1,
+  UINT8: 2,
+  INT8: 3,
+  INT64: 7,
+  BOOL: 9,
+  FLOAT16: 10,
+};
 
 export function bytesOfView(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

@@ -8,7 +8,9 @@ import type { Dim } from '../../engine/graph/types.ts';
 /** Element types, spelt as in onnx.TensorProto.DataType. */
 export type ElementType = 'FLOAT' | 'FLOAT16' | 'INT64' | 'INT8' | 'UINT8' | 'BOOL';
 
-export type NodeAttributes = Readonly<Record<string, { int: number } | { float: number } | { ints: readonly number[] } | { string: string }>>;
+export type NodeAttributes = Readonly<
+  Record<string, { int: number } | { float: number } | { ints: readonly number[] } | { string: string }>
+>;
 
 export interface OnnxNode {
   readonly name: string;

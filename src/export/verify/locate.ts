@@ -61,7 +61,11 @@ export async function firstDifference(
   bindings.set('past_length', Float64Array.of(0));
 
   const entries = [...exposed];
-  const wanted = interpret(copy, bindings, entries.map(([, value]) => of(value)));
+  const wanted = interpret(
+    copy,
+    bindings,
+    entries.map(([, value]) => of(value)),
+  );
   for (const [i, [name, value]] of entries.entries()) {
     const reference = wanted[i]!.data;
     const got = answer.others[name]!.data as Float32Array;
@@ -72,7 +76,10 @@ export async function firstDifference(
 }
 
 /** The same graph with numbers for its symbols. */
-export function withSizes(graph: Graph, sizes: Readonly<Record<string, number>>): { copy: Graph; of: (value: Value) => Value } {
+export function withSizes(
+  graph: Graph,
+  sizes: Readonly<Record<string, number>>,
+): { copy: Graph; of: (value: Value) => Value } {
   const copy = new Graph();
   const copies = new Map<Value, Value>();
   const known = (shape: Shape): Dim[] => shape.map((dim) => (typeof dim === 'string' ? (sizes[dim] ?? dim) : dim));
@@ -90,7 +97,11 @@ export function withSizes(graph: Graph, sizes: Readonly<Record<string, number>>)
       copies.set(value, made);
       continue;
     }
-    const made = copy.apply(node.op, node.inputs.map((value) => copies.get(value)!), node.attributes);
+    const made = copy.apply(
+      node.op,
+      node.inputs.map((value) => copies.get(value)!),
+      node.attributes,
+    );
     node.outputs.forEach((value, i) => copies.set(value, made[i]!));
   }
   return { copy, of: (value) => copies.get(value)! };

@@ -6,7 +6,9 @@ import type { InferenceSession, Tensor, TensorConstructor } from 'onnxruntime-we
 
 /** What is used of `onnxruntime-web`. */
 export interface OrtModule {
-  readonly InferenceSession: { create(model: Uint8Array, options?: InferenceSession.SessionOptions): Promise<InferenceSession> };
+  readonly InferenceSession: {
+    create(model: Uint8Array, options?: InferenceSession.SessionOptions): Promise<InferenceSession>;
+  };
   readonly Tensor: TensorConstructor;
 }
 
@@ -56,7 +58,11 @@ export class DecoderSession {
     };
     for (const name of this.session.inputNames) {
       const values = wanted[name];
-      if (values) feeds[name] = new this.ort.Tensor('int64', BigInt64Array.from(values.flat(), BigInt), [values.length, values[0]!.length]);
+      if (values)
+        feeds[name] = new this.ort.Tensor('int64', BigInt64Array.from(values.flat(), BigInt), [
+          values.length,
+          values[0]!.length,
+        ]);
     }
     const outputs = await this.session.run(feeds);
     const { logits, ...rest } = outputs;

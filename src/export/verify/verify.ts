@@ -25,9 +25,19 @@ export interface Verification {
 }
 
 /** Largest difference over the largest logit that a file may show. */
-export const TOLERANCE: Readonly<Record<OnnxDtype, number>> = { fp32: 1e-3, fp16: 3e-2, q8: 2e-1, q4: 5e-1, q4f16: 5e-1 };
+export const TOLERANCE: Readonly<Record<OnnxDtype, number>> = {
+  fp32: 1e-3,
+  fp16: 3e-2,
+  q8: 2e-1,
+  q4: 5e-1,
+  q4f16: 5e-1,
+};
 
-export async function verify(ort: OrtModule, file: OnnxFile, sequences: readonly ReferenceSequence[]): Promise<Verification> {
+export async function verify(
+  ort: OrtModule,
+  file: OnnxFile,
+  sequences: readonly ReferenceSequence[],
+): Promise<Verification> {
   const session = await DecoderSession.open(ort, file);
   try {
     return await compare(session, sequences);
@@ -63,12 +73,18 @@ async function compare(session: DecoderSession, sequences: readonly ReferenceSeq
     see('cached', rest.logits, logits.subarray(half * vocabulary));
   }
 
-  const [a, b] = [sequences[0]!, sequences.find(({ input_ids }) => input_ids.length !== sequences[0]!.input_ids.length)];
+  const [a, b] = [
+    sequences[0]!,
+    sequences.find(({ input_ids }) => input_ids.length !== sequences[0]!.input_ids.length),
+  ];
   if (b) {
     const pair = [a, b];
     const width = Math.max(...pair.map(({ input_ids }) => input_ids.length));
     const pads = pair.map(({ input_ids }) => width - input_ids.length);
-    const padded = pair.map(({ input_ids }, row) => [...new Array<number>(pads[row]!).fill(input_ids[0]!), ...input_ids]);
+    const padded = pair.map(({ input_ids }, row) => [
+      ...new Array<number>(pads[row]!).fill(input_ids[0]!),
+      ...input_ids,
+    ]);
     const masks = pads.map((pad) => Array.from({ length: width }, (_, t) => (t < pad ? 0 : 1)));
     const most = await session.run({
       input_ids: padded.map((ids) => ids.slice(0, -1)),

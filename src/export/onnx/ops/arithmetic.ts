@@ -31,7 +31,10 @@ export const siluMul: OpLowering = (c, { inputs: [gate, up] }) => {
 };
 
 export const gelu: OpLowering = (c, { inputs: [x], attributes }) => [
-  inFloat(c, c.emit('Gelu', [c.get(x!)], { approximate: { string: attributes.approximate === 'tanh' ? 'tanh' : 'none' } })),
+  inFloat(
+    c,
+    c.emit('Gelu', [c.get(x!)], { approximate: { string: attributes.approximate === 'tanh' ? 'tanh' : 'none' } }),
+  ),
 ];
 
 export const dropout: OpLowering = (c, node: Node) => [{ name: c.get(node.inputs[0]!), type: c.precision.float }];

@@ -71,7 +71,9 @@ function mask(c: Lowering, q: Value, segments: Value, { causal, window }: Attent
     const seen = causal ? c.emit('And', [counted, reach(c, tokens, keys, window)]) : counted;
     const zero = c.float(0);
     const bias = c.emit('Where', [seen, zero, c.float(c.precision.float === 'FLOAT16' ? -3e4 : -1e9)]);
-    const rows = causal ? bias : c.emit('Expand', [bias, c.emit('Concat', [c.ints([1]), tokens, c.ints([1])], { axis: { int: 0 } })]);
+    const rows = causal
+      ? bias
+      : c.emit('Expand', [bias, c.emit('Concat', [c.ints([1]), tokens, c.ints([1])], { axis: { int: 0 } })]);
     const folded = group === 1 ? rows : c.emit('Concat', new Array<string>(group).fill(rows), { axis: { int: 1 } });
     return c.emit('Unsqueeze', [folded, c.ints([1])]);
   });

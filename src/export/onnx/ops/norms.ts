@@ -20,10 +20,14 @@ export const rmsnorm: OpLowering = (c, { inputs: [x, weight], attributes }) => {
 
 export const layernorm: OpLowering = (c, { inputs, attributes }) => [
   {
-    name: c.emit('LayerNormalization', inputs.map((value) => c.get(value, 'FLOAT')), {
-      axis: { int: -1 },
-      epsilon: { float: attributes.eps as number },
-    }),
+    name: c.emit(
+      'LayerNormalization',
+      inputs.map((value) => c.get(value, 'FLOAT')),
+      {
+        axis: { int: -1 },
+        epsilon: { float: attributes.eps as number },
+      },
+    ),
     type: 'FLOAT',
   },
 ];

@@ -53,7 +53,11 @@ export function quantizeBlocks(data: Float32Array, rows: number, columns: number
 }
 
 function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Precision {
-  const stored = (c: Lowering, matrix: Matrix, bits: Bits): { values: string; scales: string; inputs: number; outputs: number } => {
+  const stored = (
+    c: Lowering,
+    matrix: Matrix,
+    bits: Bits,
+  ): { values: string; scales: string; inputs: number; outputs: number } => {
     const { name, rows, columns, transposed } = matrix;
     const outputs = transposed ? rows : columns;
     const inputs = transposed ? columns : rows;

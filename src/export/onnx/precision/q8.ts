@@ -16,7 +16,11 @@ const ZERO = 128;
 const LARGEST = 127;
 
 /** Rows are the channels that have a scale each. */
-export function quantizeRows(data: Float32Array, rows: number, columns: number): { values: Uint8Array; scales: Float32Array } {
+export function quantizeRows(
+  data: Float32Array,
+  rows: number,
+  columns: number,
+): { values: Uint8Array; scales: Float32Array } {
   const values = new Uint8Array(rows * columns);
   const scales = new Float32Array(rows);
   for (let r = 0; r < rows; r++) {
