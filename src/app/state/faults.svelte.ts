@@ -9,6 +9,7 @@ let faults = $state.raw<readonly Fault[]>([]);
 
 export function noteFault(error: unknown): void {
   const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- a time that is written down and never changes
   faults = [...faults, { time: new Date().toISOString(), what: what.slice(0, 500) }].slice(-MOST);
 }
 
