@@ -46,3 +46,22 @@ export async function readAll(source: ByteSource): Promise<Uint8Array<ArrayBuffe
 export async function readText(source: ByteSource): Promise<string> {
   return new TextDecoder('utf-8', { fatal: true }).decode(await readAll(source));
 }
+
+/** What a streaming writer yields, as one piece: for files known to be small. */
+export async function collectBytes(
+  parts: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  for await (const piece of parts) {
+    pieces.push(piece);
+    length += piece.length;
+  }
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}

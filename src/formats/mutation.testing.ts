@@ -20,7 +20,7 @@ const startlingIntegers = [
   (1n << 64n) - 1n,
 ];
 
-/** A good file with one to four damages. Damage gathers near the start, where headers are. */
+/** A good file with one to three damages. Damage gathers near the start, where headers are. */
 export function damaged(seeds: readonly Bytes[]): fc.Arbitrary<Bytes> {
   const place = fc
     .tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.boolean())
@@ -65,7 +65,7 @@ export function damaged(seeds: readonly Bytes[]): fc.Arbitrary<Bytes> {
       }),
   );
   return fc
-    .tuple(fc.constantFrom(...seeds), fc.array(damage, { minLength: 1, maxLength: 4 }))
+    .tuple(fc.constantFrom(...seeds), fc.array(damage, { minLength: 1, maxLength: 3 }))
     .map(([seed, damages]) => damages.reduce((bytes, apply) => apply(bytes), seed));
 }
 

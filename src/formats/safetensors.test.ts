@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { nodeFile } from '../cli/node-files.ts';
-import { MemorySource } from './byte-source.ts';
+import { collectBytes, MemorySource } from './byte-source.ts';
 import { f16ToF32, f32ToBf16, f32ToF16 } from './half.ts';
 import { InputError } from './input-error.ts';
 import { readDamaged, readsOrRefuses } from './mutation.testing.ts';
@@ -60,9 +60,8 @@ describe('round trip', () => {
         const bytes = writeSafetensors(tensors, metadata);
         expect(bytes.length).toBe(safetensorsSize(tensors, metadata));
         const lazily = tensors.map((t) => ({ ...t, data: async () => t.data }));
-        const parts: Uint8Array[] = [];
-        for await (const part of streamSafetensors(lazily, metadata)) parts.push(part);
-        expect(Buffer.compare(Buffer.concat(parts), bytes)).toBe(0);
+        const streamed = await collectBytes(streamSafetensors(lazily, metadata));
+        expect(Buffer.compare(streamed, bytes)).toBe(0);
 
         const file = await open(bytes);
         expect(Object.entries(file.metadata)).toEqual(Object.entries(metadata));
