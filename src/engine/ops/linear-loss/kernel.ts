@@ -8,7 +8,7 @@
  */
 import type { Dispatch, KernelContext, Operand } from '../../graph/types.ts';
 import { matmulDispatch } from '../matmul/kernel.ts';
-import { f32, rowGrid } from '../wgsl.ts';
+import { f32, rowGrid, workgroupSum } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
 import { forwardKl } from './forward-kl.ts';
 import type { LinearLossAttributes } from './linear-loss.ts';
@@ -30,7 +30,9 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
   chunks.forEach((chunk, i) => {
     const window = { M: chunk.rows, N: V, K: H };
     const at = chunk.start;
-    dispatches.push(matmulDispatch({ a: hidden!, b: weight!, out: logits, ...window, transB: true, offsets: { a: at * H } }));
+    dispatches.push(
+      matmulDispatch({ a: hidden!, b: weight!, out: logits, ...window, transB: true, offsets: { a: at * H } }),
+    );
     const grid = rowGrid(chunk.rows, threadsFor(V));
     dispatches.push({
       label: `linear-loss rows ${chunk.rows}x${V}`,
@@ -44,7 +46,13 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           ? []
           : ([
               { name: 'teacher_ids', operand: ids!, access: 'read', offset: at * k, length: chunk.rows * k },
-              { name: 'teacher_logits', operand: teacherLogits!, access: 'read', offset: at * k, length: chunk.rows * k },
+              {
+                name: 'teacher_logits',
+                operand: teacherLogits!,
+                access: 'read',
+                offset: at * k,
+                length: chunk.rows * k,
+              },
               { name: 'teacher_log_z', operand: logZ!, access: 'read', offset: at, length: chunk.rows },
             ] as const)),
       ],
@@ -53,7 +61,15 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     });
     if (hiddenGradient) {
       dispatches.push(
-        matmulDispatch({ a: logits, b: weight!, out: hiddenGradient, M: chunk.rows, N: H, K: V, offsets: { out: at * H } }),
+        matmulDispatch({
+          a: logits,
+          b: weight!,
+          out: hiddenGradient,
+          M: chunk.rows,
+          N: H,
+          K: V,
+          offsets: { out: at * H },
+        }),
       );
     }
     if (weightGradient) {
@@ -99,31 +115,36 @@ function threadsFor(vocab: number): number {
   return vocab >= 4096 ? 256 : 64;
 }
 
-function rowCode(grid: ReturnType<typeof rowGrid>, V: number, k: number, threads: number, attributes: LinearLossAttributes): string {
-  const { temperature: T, alpha, label_smoothing: smoothing, hiddenGradient, weightGradient, objective, tail } = attributes;
+function rowCode(
+  grid: ReturnType<typeof rowGrid>,
+  V: number,
+  k: number,
+  threads: number,
+  attributes: LinearLossAttributes,
+): string {
+  const {
+    temperature: T,
+    alpha,
+    label_smoothing: smoothing,
+    hiddenGradient,
+    weightGradient,
+    objective,
+    tail,
+  } = attributes;
   const gradient = hiddenGradient || weightGradient;
   const distil = objective !== 'none';
   // loops over the row and over the support, in the order of the threads
   const overRow = (body: string): string =>
     `for (var v = lid; v < ${V}u; v += ${threads}u) {\n      let z = logits[base + v];\n      ${body}\n    }`;
-  const overSupport = (body: string): string => `for (var j = lid; j < ${k}u; j += ${threads}u) {\n      ${body}\n    }`;
+  const overSupport = (body: string): string =>
+    `for (var j = lid; j < ${k}u; j += ${threads}u) {\n      ${body}\n    }`;
 
   return `
-var<workgroup> reduced: array<vec4<f32>, ${threads}>;
+var<workgroup> largest_of: array<f32, ${threads}>;
 var<workgroup> best: array<u32, ${threads}>;
 ${distil ? `var<workgroup> support: array<f32, ${k}>;` : ''}
 
-// sums in a fixed tree, so that the same row gives the same bits
-fn sum_all(lid: u32, value: vec4<f32>) -> vec4<f32> {
-  workgroupBarrier();
-  reduced[lid] = value;
-  workgroupBarrier();
-  for (var half = ${threads / 2}u; half > 0u; half = half / 2u) {
-    if (lid < half) { reduced[lid] = reduced[lid] + reduced[lid + half]; }
-    workgroupBarrier();
-  }
-  return reduced[0];
-}
+${workgroupSum(threads)}
 
 // exp that never sees the entries set aside (-1e30)
 fn exp_of(x: f32) -> f32 { return exp(max(x, -100.0)); }
@@ -142,21 +163,22 @@ ${grid.entry} {
     if (v == lid || z > largest) { largest = z; at = v; }
   }
   if (lid >= ${V}u) { largest = logits[base]; at = 0u; }
-  reduced[lid].x = largest;
+  largest_of[lid] = largest;
   best[lid] = at;
   workgroupBarrier();
-  for (var half = ${threads / 2}u; half > 0u; half = half / 2u) {
-    if (lid < half) {
-      let other = reduced[lid + half].x;
-      if (other > reduced[lid].x || (other == reduced[lid].x && best[lid + half] < best[lid])) {
-        reduced[lid].x = other;
-        best[lid] = best[lid + half];
-      }
+  if (lid < 16u) {
+    for (var i = lid + 16u; i < ${threads}u; i += 16u) {
+      if (largest_of[i] > largest || (largest_of[i] == largest && best[i] < at)) { largest = largest_of[i]; at = best[i]; }
     }
-    workgroupBarrier();
   }
-  let m = reduced[0].x;
-  let top = best[0];
+  workgroupBarrier();
+  if (lid < 16u) { largest_of[lid] = largest; best[lid] = at; }
+  workgroupBarrier();
+  var m = largest_of[0];
+  var top = best[0];
+  for (var i = 1u; i < 16u; i++) {
+    if (largest_of[i] > m || (largest_of[i] == m && best[i] < top)) { m = largest_of[i]; top = best[i]; }
+  }
 
   // sum exp, sum exp * (z - m), sum (z - m)
   var partial = vec4<f32>();
@@ -182,7 +204,7 @@ ${grid.entry} {
   }
 
   let scale = token_scale[0];
-  ${distil ? divergenceCode(V, k, T, tail, overRow, overSupport) : ''}
+  ${distil ? divergenceCode(k, T, tail, overRow, overSupport) : ''}
 
   if (lid == 0u) {
     stats[row * 4u] = nll;
@@ -192,13 +214,12 @@ ${grid.entry} {
     let smoothed = ${f32(1 - smoothing)} * nll + ${f32(smoothing)} * (log_sum - sums.z / ${f32(V)});
     row_loss[row] = scale * (${f32(1 - alpha)} * smoothed${distil ? ` + ${f32(alpha * T * T)} * divergence` : ''});
   }
-  ${gradient ? gradientCode(V, k, T, alpha, smoothing, distil, overRow, overSupport) : ''}
+  ${gradient ? gradientCode(V, T, alpha, smoothing, distil, overRow, overSupport) : ''}
 }`;
 }
 
 /** The support set aside, the sums of the divergence over it and over the rest. */
 function divergenceCode(
-  V: number,
   k: number,
   T: number,
   tail: LinearLossAttributes['tail'],
@@ -234,7 +255,6 @@ function divergenceCode(
 
 function gradientCode(
   V: number,
-  k: number,
   T: number,
   alpha: number,
   smoothing: number,
@@ -248,6 +268,9 @@ function gradientCode(
   const kl = f32(alpha * T);
   if (!distil) return overRow(`logits[base + v] = ${ce('v', 'z')};`);
   return `${overRow(`if (z > -1e29) { logits[base + v] = ${ce('v', 'z')} + scale * ${kl} * dense * exp_of((z - m) / ${f32(T)}) / z_t; }`)}
+  // entries set aside are told by their value: none may be written while others still look
+  storageBarrier();
+  workgroupBarrier();
     ${overSupport(`let id = u32(teacher_ids[support_base + j]);
       let q = exp((support[j] - m) / ${f32(T)}) / z_t;
       let p = p_scale * exp(teacher_logits[support_base + j] / ${f32(T)} - log_z);

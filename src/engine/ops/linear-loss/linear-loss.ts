@@ -9,7 +9,7 @@
  * D is given by `objective` (forward-kl.ts). A target of −100 does not count.
  */
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
-import { scaleBy } from '../scale-by/scale-by.ts';
+import { scaleBy } from '../scale/scale.ts';
 import { forwardKl, type TeacherRow } from './forward-kl.ts';
 import { linearLossKernel } from './kernel.ts';
 
@@ -149,7 +149,13 @@ export function linearLoss(
   attributes: LinearLossAttributes,
   teacher?: TeacherLogits,
 ): { loss: Value; stats: Value } {
-  const inputs = [hidden, weight, targets, tokenScale, ...(teacher ? [teacher.ids, teacher.logits, teacher.log_z] : [])];
+  const inputs = [
+    hidden,
+    weight,
+    targets,
+    tokenScale,
+    ...(teacher ? [teacher.ids, teacher.logits, teacher.log_z] : []),
+  ];
   const [loss, stats] = hidden.graph.apply(linearLossOp as unknown as OpDefinition, inputs, attributes);
   return { loss: loss!, stats: stats! };
 }
