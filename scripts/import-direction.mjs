@@ -5,7 +5,7 @@
  *
  * The exceptions are the words that all rooms share: `formats` is free to models, store and recipe, and the *types* of
  * `recipe` to models, store and formats. What a step keeps comes through an interface, so none of them imports `store`.
- * Tests (`x.test.ts`) are free: they may bring a whole house together.
+ * Tests and what only they use (`x.test.ts`, `testing.ts`, `x.testing.ts`) are free: they may bring a whole house together.
  */
 import { dirname, relative, resolve, sep } from 'node:path';
 
@@ -28,6 +28,9 @@ const VALUES = {
 };
 /** room → rooms of which it may import the types too. */
 const TYPES = { models: ['recipe'], store: ['recipe'], formats: ['recipe'] };
+
+/** Whether a file is a test or serves tests alone. */
+export const isForTests = (file) => /(\.test|(^|[./\\])testing)\.ts$/.test(file);
 
 /** The room that a file lies in; undefined outside the house (libraries, scripts, e2e). */
 export function roomOf(file, root) {
@@ -58,7 +61,7 @@ export const importDirection = {
   meta: { type: 'problem', docs: { description: 'rooms import downwards only' }, schema: [] },
   create(context) {
     const from = roomOf(context.filename, context.cwd);
-    if (from === undefined || /\.test\.ts$/.test(context.filename)) return {};
+    if (from === undefined || isForTests(context.filename)) return {};
     const check = (node, specifier) => {
       if (typeof specifier !== 'string' || !specifier.startsWith('.')) return;
       const to = roomOf(resolve(dirname(context.filename), specifier.replace(/\?.*$/, '')), context.cwd);

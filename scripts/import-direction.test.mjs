@@ -33,6 +33,7 @@ describe('import direction', () => {
     ['src/engine/run/device.ts', `import { plan } from '../plan/plan.ts';`],
     ['src/engine/run/device.ts', `import { readFile } from 'node:fs/promises';`],
     ['src/engine/run/device.test.ts', `import { llama } from '../../models/llama.ts';`],
+    ['src/engine/testing.ts', `import { nodeGpu } from '../cli/node-gpu.ts';`],
   ])('%s may say %s', (file, code) => expect(messages(file, code)).toEqual([]));
 
   it.each([

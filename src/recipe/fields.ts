@@ -2,7 +2,7 @@
  * The recipe's fields as a flat list, read off the schema: what forms show, docs print, errors suggest.
  * A field's place is dotted ("training.learning_rate"); teachers differ by kind, so theirs carry the kinds they belong to.
  */
-import * as v from 'valibot';
+import type * as v from 'valibot';
 import * as schema from './schema.ts';
 
 export interface Field {

@@ -3,7 +3,7 @@
  *
  * Shapes are static, so kernels carry them as constants: one source a shape, no uniforms, and compilers that can unroll.
  */
-import type { Dispatch } from '../graph/types.ts';
+import type { Dispatch, Operand } from '../graph/types.ts';
 
 const MAX_GROUPS = 65535;
 
@@ -74,4 +74,61 @@ export function f32(value: number): string {
   if (!Number.isFinite(rounded)) throw new RangeError(`${value} is not a finite f32`);
   const text = String(rounded);
   return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
+}
+
+/**
+ * A kernel that makes each entry of `out` from the same entry of its operands, four at a time where the size allows.
+ * @param expression of `name[i]` of same-sized operands and `name[0]` of `scalars`; must hold for f32 and vec4<f32>
+ * @param declarations functions the expression uses; `value` in them stands for the type
+ */
+export function elementwise(
+  label: string,
+  out: Operand,
+  operands: Readonly<Record<string, Operand>>,
+  expression: string,
+  { scalars = {}, declarations = '' }: { scalars?: Readonly<Record<string, Operand>>; declarations?: string } = {},
+): Dispatch {
+  const width = out.size % 4 === 0 ? 4 : 1;
+  const element = width === 4 ? 'vec4<f32>' : 'f32';
+  const grid = flatGrid(out.size / width);
+  return {
+    label: `${label} ${out.shape.join('x')}`,
+    bindings: [
+      ...Object.entries(operands).map(([name, operand]) => ({ name, operand, access: 'read' as const, element })),
+      ...Object.entries(scalars).map(([name, operand]) => ({ name, operand, access: 'read' as const })),
+      { name: 'out', operand: out, access: 'write' as const, element },
+    ],
+    code: `alias value = ${element};\n${declarations}${grid.entry} {
+  ${grid.index}
+  out[i] = ${expression};
+}`,
+    workgroups: grid.workgroups,
+  };
+}
+
+/**
+ * `fn sum_threads(lid, v) -> f32`: the sum of every thread's v, the same bits in each, in a fixed order. For workgroups of 64
+ * threads in uniform control flow. Two levels of eight: a barrier costs more than the few loads of a wider step.
+ */
+export const SUM_OF_64_THREADS = reduction('sum_threads', (a, b) => `${a} + ${b}`);
+export const MAX_OF_64_THREADS = reduction('max_threads', (a, b) => `max(${a}, ${b})`);
+
+function reduction(name: string, combine: (a: string, b: string) => string): string {
+  return `var<workgroup> ${name}_lanes: array<f32, 64>;
+var<workgroup> ${name}_eights: array<f32, 8>;
+fn ${name}(lid: u32, v: f32) -> f32 {
+  workgroupBarrier();
+  ${name}_lanes[lid] = v;
+  workgroupBarrier();
+  if (lid < 8u) {
+    var part = ${name}_lanes[lid * 8u];
+    for (var i = 1u; i < 8u; i++) { part = ${combine('part', `${name}_lanes[lid * 8u + i]`)}; }
+    ${name}_eights[lid] = part;
+  }
+  workgroupBarrier();
+  var all = ${name}_eights[0];
+  for (var i = 1u; i < 8u; i++) { all = ${combine('all', `${name}_eights[i]`)}; }
+  return all;
+}
+`;
 }

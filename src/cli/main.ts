@@ -1,0 +1,70 @@
+/** The table of commands: argv ─▶ a command ─▶ an exit code (0 done, 1 failed while working, 2 bad input). */
+import { EngineError } from '../engine/errors.ts';
+import { InputError } from '../formats/input-error.ts';
+import { Failure, say, type Command, type House } from './command.ts';
+import { nearestFirst, parseFlags } from './flags.ts';
+
+interface Entry {
+  readonly about: string;
+  load(): Promise<{ command: Command }>;
+  /** Whether it computes on a GPU in this process. */
+  readonly gpu: boolean;
+}
+
+const COMMANDS: Record<string, Entry> = {
+  '': { about: 'serve the studio', load: () => import('./start.ts'), gpu: false },
+  run: { about: 'do the whole job of a recipe, headless', load: () => import('./run.ts'), gpu: false },
+};
+
+/** The command that argv names and what is left for it; flags alone belong to the studio. */
+function split(argv: string[]): { name: string; rest: string[] } {
+  const [first, ...rest] = argv;
+  return first === undefined || first.startsWith('-') ? { name: '', rest: argv } : { name: first, rest };
+}
+
+/** Asked before `main`, so that a Vulkan driver is found and its environment set first. */
+export function needsGpu(argv: string[]): boolean {
+  const { name, rest } = split(argv);
+  return (COMMANDS[name]?.gpu ?? false) && !wantsHelp(rest);
+}
+
+const wantsHelp = (argv: string[]): boolean => argv.includes('--help') || argv.includes('-h');
+
+export async function main(argv: string[], house: House): Promise<number> {
+  try {
+    const { name, rest } = split(argv);
+    const entry = COMMANDS[name];
+    if (entry === undefined) {
+      const known = Object.keys(COMMANDS).filter((command) => command !== '');
+      const [nearest] = nearestFirst(name, known);
+      throw new InputError(
+        'command line',
+        name,
+        'there is no such command',
+        `did you mean ${nearest}? ${known.join(', ')}`,
+      );
+    }
+    if (wantsHelp(rest)) return await help(name);
+    const { command } = await entry.load();
+    const { positionals, values } = parseFlags(rest, command);
+    return await command.run(positionals, values, house);
+  } catch (error) {
+    say(wordsOf(error));
+    return error instanceof InputError ? 2 : 1;
+  }
+}
+
+async function help(only: string): Promise<number> {
+  for (const [name, { about, load }] of Object.entries(COMMANDS)) {
+    if (only !== '' && name !== only) continue;
+    const { command } = await load();
+    process.stdout.write(`npm start -- ${command.usage}\n    ${about}\n`);
+  }
+  return 0;
+}
+
+/** One line where the error was made for people, the stack where it is a fault of ours. */
+function wordsOf(error: unknown): string {
+  if (error instanceof InputError || error instanceof EngineError || error instanceof Failure) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { checkGradient, checkKernel, floats, integers } from '../../testing.ts';
+import { Graph } from '../../graph/graph.ts';
+import { embedding, embeddingGradient } from './embedding.ts';
+
+const repeating = (count: number, V: number): number[] => Array.from({ length: count }, (_, i) => (i * i + 3 * i) % V);
+
+describe('embedding', () => {
+  for (const [B, T, V, H] of [
+    [1, 1, 1, 3],
+    [2, 5, 7, 4],
+    [3, 17, 11, 12],
+    [1, 70, 5, 5],
+  ] as const) {
+    const ids = integers([B, T], repeating(B * T, V));
+    const test = { inputs: [floats([V, H], 1), ids], build: embedding };
+    it(`kernel ${B}x${T} of ${V}x${H}`, () => checkKernel({ ...test, tolerance: 0 }));
+    it(`gradient ${B}x${T} of ${V}x${H}`, () => checkGradient(test));
+    // up to 20 places add up for one id: a rounding of 2^-24 each
+    it(`gradient's kernel ${B}x${T} of ${V}x${H}`, () =>
+      checkKernel({
+        inputs: [ids, floats([B, T, H], 2)],
+        build: (places, g) => embeddingGradient(places, g, V),
+        tolerance: 1e-6,
+      }));
+  }
+  it('keeps symbols, refuses ids that are no integers', () => {
+    const graph = new Graph();
+    const table = graph.parameter('table', [5, 4]);
+    expect(embedding(table, graph.input('ids', ['batch', 'length'], 'i32')).type.shape).toEqual(['batch', 'length', 4]);
+    expect(() => embedding(table, graph.input('x', [2, 2]))).toThrow('f32[2,2]');
+  });
+});

@@ -1,0 +1,133 @@
+/**
+ * Models from elsewhere, kept as they are read: a file's chunks are written while a reader asks for them, so a download
+ * that broke goes on where it was, and a model opened once is there without a network.
+ */
+import type { ByteSource, FileSource } from '../formats/byte-source.ts';
+import { Damaged } from './faults.ts';
+import { fileRecord, keptSource, listFiles, readChunk, sha256, writeManifests } from './files.ts';
+import type { FileRecord } from './schema.ts';
+import type { Store } from './store.ts';
+
+/** `name` names the bytes: a hub name with its revision, or a URL. */
+export const modelOwner = (name: string): string => `model:${name}`;
+
+/** The kept files of a model alone; `open` gives what arrived whole. */
+export function keptFolder(store: Store, name: string): FileSource {
+  const owner = modelOwner(name);
+  return {
+    name,
+    async open(path) {
+      const record = await fileRecord(store, owner, path);
+      if (!record || record.chunks.includes(null)) return undefined;
+      return keptSource(store, record, `${name}/${path}`);
+    },
+    list: async () => (await listFiles(store, owner)).map((record) => record.path),
+  };
+}
+
+/** `upstream` behind what is kept of it. A file that has arrived is not asked for again. */
+export function throughStore(store: Store, name: string, upstream: FileSource): FileSource {
+  const owner = modelOwner(name);
+  const opened = new Map<string, Promise<ByteSource | undefined>>();
+
+  const open = async (path: string): Promise<ByteSource | undefined> => {
+    const shown = `${upstream.name}/${path}`;
+    const kept = await fileRecord(store, owner, path);
+    if (kept && !kept.chunks.includes(null)) {
+      return passing(store, kept, shown, () => upstream.open(path));
+    }
+    const source = await upstream.open(path);
+    if (!source) return undefined;
+    if (kept?.bytes === source.size) return passing(store, kept, shown, async () => source);
+    const record: FileRecord = {
+      owner,
+      path,
+      bytes: source.size,
+      chunk_bytes: store.chunkBytes,
+      chunks: new Array<null>(Math.ceil(source.size / store.chunkBytes)).fill(null),
+      modified: new Date().toISOString(),
+    };
+    await store.inTurn(owner, () => writeManifests(store, [record], 'relaxed'));
+    return passing(store, record, shown, async () => source);
+  };
+
+  return {
+    name: upstream.name,
+    open(path) {
+      const known = opened.get(path) ?? open(path);
+      opened.set(path, known);
+      known.catch(() => opened.delete(path));
+      return known;
+    },
+    async list() {
+      const kept = await keptFolder(store, name).list!();
+      return upstream.list ? upstream.list().catch(() => kept) : kept;
+    },
+  };
+}
+
+/** Reads kept chunks, and fetches and keeps those that are missing or damaged. */
+function passing(
+  store: Store,
+  record: FileRecord,
+  name: string,
+  openSource: () => Promise<ByteSource | undefined>,
+): ByteSource {
+  const { bytes: size, chunk_bytes } = record;
+  const chunks = [...record.chunks];
+  let last: { index: number; bytes: Uint8Array<ArrayBuffer> } | undefined;
+  let turn: Promise<unknown> = Promise.resolve();
+
+  const chunk = async (index: number): Promise<Uint8Array<ArrayBuffer>> => {
+    if (chunks[index] != null) {
+      try {
+        return await readChunk(store, { ...record, chunks }, index);
+      } catch (error) {
+        if (!(error instanceof Damaged)) throw error;
+      }
+    }
+    const source = await openSource();
+    if (source?.size !== size) throw new Damaged(name, 'it has changed where it came from');
+    const bytes = await source.read(index * chunk_bytes, Math.min(size, (index + 1) * chunk_bytes));
+    chunks[index] = await keepChunk(store, record, index, bytes);
+    return bytes;
+  };
+
+  const read = async (start: number, end: number): Promise<Uint8Array<ArrayBuffer>> => {
+    if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
+    const bytes = new Uint8Array(end - start);
+    for (let index = Math.floor(start / chunk_bytes); index * chunk_bytes < end; index++) {
+      if (last?.index !== index) last = { index, bytes: await chunk(index) };
+      const base = index * chunk_bytes;
+      bytes.set(
+        last.bytes.subarray(Math.max(0, start - base), Math.min(last.bytes.length, end - base)),
+        Math.max(0, base - start),
+      );
+    }
+    return bytes;
+  };
+
+  return {
+    name,
+    size,
+    read(start, end) {
+      // One at a time: two readers of one chunk fetch it once.
+      const result = turn.then(() => read(start, end));
+      turn = result.catch(() => undefined);
+      return result;
+    },
+  };
+}
+
+/** Chunk and manifest in one transaction, over whatever another tab has fetched of the file meanwhile. */
+async function keepChunk(store: Store, record: FileRecord, index: number, bytes: Uint8Array): Promise<string> {
+  const key = `${record.owner} ${await sha256(bytes)}`;
+  await store.write(['files', 'chunks'], 'relaxed', async (tx) => {
+    const files = tx.objectStore('files');
+    const now = await files.get([record.owner, record.path]);
+    const base = now?.bytes === record.bytes && now.chunk_bytes === record.chunk_bytes ? now : record;
+    await tx.objectStore('chunks').put(Uint8Array.from(bytes).buffer, key);
+    await files.put({ ...base, chunks: base.chunks.map((old, i) => (i === index ? key : old)) });
+  });
+  return key;
+}
