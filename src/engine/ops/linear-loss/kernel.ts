@@ -1,17 +1,27 @@
 /**
- * Chunk by chunk: logits = hidden Wᵀ (matmul), one workgroup a row that turns them into statistics and, in place, into
- * d loss / d logits, then hidden gradient = dlogits W and weight gradient += dlogitsᵀ hidden (matmul).
+ * Chunk by chunk: logits = hidden Wᵀ (matmul), then statistics and, in place, d loss / d logits, then hidden gradient =
+ * dlogits W and weight gradient += dlogitsᵀ hidden (matmul).
  *
- * A row's pass with a teacher: the k entries of the support are set aside and hidden from the row, so that the student's
- * tail mass is summed directly. 1 − Σq would lose it to cancellation as soon as the student is sure of itself, and the
- * gradient holds its inverse.
+ *   set aside  the teacher's k entries leave the row, so that the student's tail mass is summed directly: 1 − Σq would
+ *              lose it to cancellation as soon as the student is sure of itself, and the gradient holds its inverse
+ *   partial    LANES threads a row, each an online softmax (Milakov & Gimelshein 2018) over its stride
+ *   row        one thread a row joins the partials: loss, statistics, and the coefficients of the gradient
+ *   dense      d loss / d logits everywhere but at the set-aside entries
+ *   sparse     and there
+ *
+ * No workgroup memory and no barriers: a driver that compiles those into coroutines (llvmpipe) took nine seconds over one
+ * fused kernel, and these five take half a second together.
  */
-import type { Dispatch, KernelContext, Operand } from '../../graph/types.ts';
+import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/types.ts';
 import { matmulDispatch } from '../matmul/kernel.ts';
-import { f32, rowGrid, workgroupSum } from '../wgsl.ts';
+import { f32, flatGrid } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
 import { forwardKl } from './forward-kl.ts';
 import type { LinearLossAttributes } from './linear-loss.ts';
+
+/** Numbers a partial and a row's coefficients hold. */
+const PARTIAL = 8;
+const COEFFICIENTS = 8;
 
 export function linearLossKernel(context: KernelContext<LinearLossAttributes>): Dispatch[] {
   const { inputs, outputs, attributes, limits, scratch } = context;
@@ -22,43 +32,97 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
   const hiddenGradient = attributes.hiddenGradient ? outputs[2] : undefined;
   const weightGradient = attributes.weightGradient ? outputs[attributes.hiddenGradient ? 3 : 2] : undefined;
   const chunks = chunksOf(rows, V, limits.maxStorageBufferBindingSize);
-  const logits = scratch([chunks[0]!.rows, V]);
+  const most = chunks[0]!.rows;
+  const k = attributes.objective === 'none' ? 0 : ids!.size / rows;
+  const lanes = V >= 4096 ? 128 : 8;
+  const row: RowShape = { V, k, lanes, attributes };
+
+  const logits = scratch([most, V]);
+  const partial = scratch([most, lanes, PARTIAL]);
+  const coefficients = scratch([most, COEFFICIENTS]);
+  const support = k > 0 ? scratch([most, k]) : undefined;
   const rowLoss = scratch([rows]);
-  const k = ids ? ids.size / rows : 0;
 
   const dispatches: Dispatch[] = [];
   chunks.forEach((chunk, i) => {
-    const window = { M: chunk.rows, N: V, K: H };
     const at = chunk.start;
-    dispatches.push(
-      matmulDispatch({ a: hidden!, b: weight!, out: logits, ...window, transB: true, offsets: { a: at * H } }),
-    );
-    const grid = rowGrid(chunk.rows, threadsFor(V));
-    dispatches.push({
-      label: `linear-loss rows ${chunk.rows}x${V}`,
-      bindings: [
-        { name: 'logits', operand: logits, access: 'write' },
-        { name: 'targets', operand: targets!, access: 'read', offset: at, length: chunk.rows },
-        { name: 'token_scale', operand: tokenScale!, access: 'read' },
-        { name: 'stats', operand: stats, access: 'write', offset: at * 4, length: chunk.rows * 4 },
-        { name: 'row_loss', operand: rowLoss, access: 'write', offset: at, length: chunk.rows },
-        ...(attributes.objective === 'none'
-          ? []
-          : ([
-              { name: 'teacher_ids', operand: ids!, access: 'read', offset: at * k, length: chunk.rows * k },
-              {
-                name: 'teacher_logits',
-                operand: teacherLogits!,
-                access: 'read',
-                offset: at * k,
-                length: chunk.rows * k,
-              },
-              { name: 'teacher_log_z', operand: logZ!, access: 'read', offset: at, length: chunk.rows },
-            ] as const)),
-      ],
-      code: rowCode(grid, V, k, threadsFor(V), attributes),
-      workgroups: grid.workgroups,
+    const window = (name: string, operand: Operand, each: number, access: Binding['access'] = 'read'): Binding => ({
+      name,
+      operand,
+      access,
+      offset: at * each,
+      length: chunk.rows * each,
     });
+    const read = (name: string, operand: Operand): Binding => ({ name, operand, access: 'read' });
+    const write = (name: string, operand: Operand): Binding => ({ name, operand, access: 'write' });
+    const add = (label: string, items: number, bindings: Binding[], body: string): void => {
+      const grid = flatGrid(items);
+      const code = `${grid.entry} {\n  ${grid.index}\n${body}\n}`;
+      dispatches.push({
+        label: `linear-loss ${label} ${chunk.rows}x${V}`,
+        bindings,
+        code,
+        workgroups: grid.workgroups,
+      });
+    };
+
+    dispatches.push(
+      matmulDispatch({
+        a: hidden!,
+        b: weight!,
+        out: logits,
+        M: chunk.rows,
+        N: V,
+        K: H,
+        transB: true,
+        offsets: { a: at * H },
+      }),
+    );
+    const teacher = k > 0 ? [window('teacher_ids', ids!, k)] : [];
+    if (support)
+      add('set aside', chunk.rows * k, [write('logits', logits), ...teacher, write('support', support)], setAside(row));
+    add('partial', chunk.rows * lanes, [read('logits', logits), write('partial', partial)], partialSums(row));
+    add(
+      'row',
+      chunk.rows,
+      [
+        read('logits', logits),
+        read('partial', partial),
+        window('targets', targets!, 1),
+        read('token_scale', tokenScale!),
+        window('stats', stats, 4, 'write'),
+        window('row_loss', rowLoss, 1, 'write'),
+        write('coefficients', coefficients),
+        ...teacher,
+        ...(support
+          ? [read('support', support), window('teacher_logits', teacherLogits!, k), window('teacher_log_z', logZ!, 1)]
+          : []),
+      ],
+      joinRow(row),
+    );
+    if (!hiddenGradient && !weightGradient) return;
+    add(
+      'dense',
+      chunk.rows * V,
+      [write('logits', logits), read('coefficients', coefficients), window('targets', targets!, 1)],
+      denseGradient(row),
+    );
+    if (support) {
+      add(
+        'sparse',
+        chunk.rows * k,
+        [
+          write('logits', logits),
+          read('coefficients', coefficients),
+          window('targets', targets!, 1),
+          ...teacher,
+          read('support', support),
+          window('teacher_logits', teacherLogits!, k),
+          window('teacher_log_z', logZ!, 1),
+        ],
+        sparseGradient(row),
+      );
+    }
     if (hiddenGradient) {
       dispatches.push(
         matmulDispatch({
@@ -94,185 +158,182 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
       { name: 'row_loss', operand: rowLoss, access: 'read' },
       { name: 'loss', operand: loss, access: 'write' },
     ],
-    code: `var<workgroup> sums: array<f32, 64>;
-@compute @workgroup_size(64) fn main(@builtin(local_invocation_index) lid: u32) {
-  var sum = 0.0;
-  for (var i = lid; i < ${rows}u; i += 64u) { sum += row_loss[i]; }
-  sums[lid] = sum;
-  workgroupBarrier();
-  if (lid == 0u) {
-    var total = 0.0;
-    for (var i = 0u; i < 64u; i++) { total += sums[i]; }
-    loss[0] = total;
-  }
+    code: `@compute @workgroup_size(1) fn main() {
+  var total = 0.0;
+  for (var i = 0u; i < ${rows}u; i++) { total += row_loss[i]; }
+  loss[0] = total;
 }`,
     workgroups: [1, 1, 1],
   });
   return dispatches;
 }
 
-function threadsFor(vocab: number): number {
-  return vocab >= 4096 ? 256 : 64;
+interface RowShape {
+  readonly V: number;
+  readonly k: number;
+  readonly lanes: number;
+  readonly attributes: LinearLossAttributes;
 }
 
-function rowCode(
-  grid: ReturnType<typeof rowGrid>,
-  V: number,
-  k: number,
-  threads: number,
-  attributes: LinearLossAttributes,
-): string {
-  const {
-    temperature: T,
-    alpha,
-    label_smoothing: smoothing,
-    hiddenGradient,
-    weightGradient,
-    objective,
-    tail,
-  } = attributes;
-  const gradient = hiddenGradient || weightGradient;
-  const distil = objective !== 'none';
-  // loops over the row and over the support, in the order of the threads
-  const overRow = (body: string): string =>
-    `for (var v = lid; v < ${V}u; v += ${threads}u) {\n      let z = logits[base + v];\n      ${body}\n    }`;
-  const overSupport = (body: string): string =>
-    `for (var j = lid; j < ${k}u; j += ${threads}u) {\n      ${body}\n    }`;
+/** What stands in a row for an entry that was set aside. */
+const ASIDE = '-1e30';
 
-  return `
-var<workgroup> largest_of: array<f32, ${threads}>;
-var<workgroup> best: array<u32, ${threads}>;
-${distil ? `var<workgroup> support: array<f32, ${k}>;` : ''}
+function setAside({ V, k }: RowShape): string {
+  return `  let id = (i / ${k}u) * ${V}u + u32(teacher_ids[i]);
+  support[i] = logits[id];
+  logits[id] = ${ASIDE};`;
+}
 
-${workgroupSum(threads)}
-
-// exp that never sees the entries set aside (-1e30)
-fn exp_of(x: f32) -> f32 { return exp(max(x, -100.0)); }
-
-${grid.entry} {
-  ${grid.index}
-  let base = row * ${V}u;
-  let target_id = targets[row];
-  let counted = target_id != -100;
-
-  // the largest logit and where it is first
-  var largest = logits[base];
+/** largest, where it is first, Σ e^(z−m), Σ e^(z−m) (z−m), Σ z, Σ e^((z−m)/T) over a lane's stride. */
+function partialSums({ V, lanes, attributes: { temperature: T } }: RowShape): string {
+  return `  let base = (i / ${lanes}u) * ${V}u;
+  var m = ${ASIDE};
   var at = 0u;
-  for (var v = lid; v < ${V}u; v += ${threads}u) {
+  var e_sum = 0.0;
+  var ed_sum = 0.0;
+  var z_sum = 0.0;
+  var t_sum = 0.0;
+  for (var v = i % ${lanes}u; v < ${V}u; v += ${lanes}u) {
     let z = logits[base + v];
-    if (v == lid || z > largest) { largest = z; at = v; }
-  }
-  if (lid >= ${V}u) { largest = logits[base]; at = 0u; }
-  largest_of[lid] = largest;
-  best[lid] = at;
-  workgroupBarrier();
-  if (lid < 16u) {
-    for (var i = lid + 16u; i < ${threads}u; i += 16u) {
-      if (largest_of[i] > largest || (largest_of[i] == largest && best[i] < at)) { largest = largest_of[i]; at = best[i]; }
+    if (z > -1e29) {
+      if (z > m) {
+        let d = max(m - z, -100.0);
+        let shrink = exp(d);
+        ed_sum = shrink * (ed_sum + d * e_sum);
+        e_sum *= shrink;
+        t_sum *= exp(d / ${f32(T)});
+        m = z;
+        at = v;
+      }
+      let e = exp(z - m);
+      e_sum += e;
+      ed_sum += e * (z - m);
+      t_sum += exp((z - m) / ${f32(T)});
+      z_sum += z;
     }
   }
-  workgroupBarrier();
-  if (lid < 16u) { largest_of[lid] = largest; best[lid] = at; }
-  workgroupBarrier();
-  var m = largest_of[0];
-  var top = best[0];
-  for (var i = 1u; i < 16u; i++) {
-    if (largest_of[i] > m || (largest_of[i] == m && best[i] < top)) { m = largest_of[i]; top = best[i]; }
-  }
-
-  // sum exp, sum exp * (z - m), sum (z - m)
-  var partial = vec4<f32>();
-  ${overRow('let d = z - m;\n      let e = exp(d);\n      partial += vec4<f32>(e, e * d, d, 0.0);')}
-  let sums = sum_all(lid, partial);
-  let log_sum = log(sums.x);
-  let entropy = log_sum - sums.y / sums.x;
-  var target_logit = m;
-  if (counted) { target_logit = logits[base + u32(target_id)]; }
-  let nll = log_sum - (target_logit - m);
-  workgroupBarrier();
-
-  if (!counted) {
-    if (lid == 0u) {
-      stats[row * 4u] = 0.0;
-      stats[row * 4u + 1u] = 0.0;
-      stats[row * 4u + 2u] = entropy;
-      stats[row * 4u + 3u] = 0.0;
-      row_loss[row] = 0.0;
-    }
-    ${gradient ? `for (var v = lid; v < ${V}u; v += ${threads}u) { logits[base + v] = 0.0; }` : ''}
-    return;
-  }
-
-  let scale = token_scale[0];
-  ${distil ? divergenceCode(k, T, tail, overRow, overSupport) : ''}
-
-  if (lid == 0u) {
-    stats[row * 4u] = nll;
-    stats[row * 4u + 1u] = ${distil ? 'divergence' : '0.0'};
-    stats[row * 4u + 2u] = entropy;
-    stats[row * 4u + 3u] = select(0.0, 1.0, top == u32(target_id));
-    let smoothed = ${f32(1 - smoothing)} * nll + ${f32(smoothing)} * (log_sum - sums.z / ${f32(V)});
-    row_loss[row] = scale * (${f32(1 - alpha)} * smoothed${distil ? ` + ${f32(alpha * T * T)} * divergence` : ''});
-  }
-  ${gradient ? gradientCode(V, T, alpha, smoothing, distil, overRow, overSupport) : ''}
-}`;
+  let to = i * ${PARTIAL}u;
+  partial[to] = m;
+  partial[to + 1u] = f32(at);
+  partial[to + 2u] = e_sum;
+  partial[to + 3u] = ed_sum;
+  partial[to + 4u] = z_sum;
+  partial[to + 5u] = t_sum;`;
 }
 
-/** The support set aside, the sums of the divergence over it and over the rest. */
-function divergenceCode(
-  k: number,
-  T: number,
-  tail: LinearLossAttributes['tail'],
-  overRow: (body: string) => string,
-  overSupport: (body: string) => string,
-): string {
-  return `let log_z = teacher_log_z[row];
-  let support_base = row * ${k}u;
-    ${overSupport(`let id = base + u32(teacher_ids[support_base + j]);
-      support[j] = logits[id];
-      logits[id] = -1e30;`)}
-  storageBarrier();
-  workgroupBarrier();
-  var mass = vec4<f32>();
-    ${overRow(`mass.x += exp_of((z - m) / ${f32(T)});`)}
-    ${overSupport(`mass.y += exp((support[j] - m) / ${f32(T)});`)}
-  let masses = sum_all(lid, mass);
-  let z_t = masses.x + masses.y;
-  let log_z_student = log(z_t);
-  let q_out = masses.x / z_t;
-  let q_in = masses.y / z_t;
-  var over = vec4<f32>();
-    ${overSupport(`let log_p = teacher_logits[support_base + j] / ${f32(T)} - log_z;
+/** Coefficients: m, Σ e^(z−m), token scale (0 where not counted), Σ e^((z−m)/T), dense, ratio, p_scale. */
+function joinRow({ V, k, lanes, attributes }: RowShape): string {
+  const { temperature: T, alpha, label_smoothing: smoothing, tail } = attributes;
+  const distil = k > 0;
+  const overLanes = (body: string): string =>
+    `for (var lane = 0u; lane < ${lanes}u; lane++) {\n    let p0 = (i * ${lanes}u + lane) * ${PARTIAL}u;\n    ${body}\n  }`;
+  const overSupport = (body: string): string =>
+    distil ? `for (var j = 0u; j < ${k}u; j++) {\n    let z = support[i * ${k}u + j];\n    ${body}\n  }` : '';
+  return `  var m = ${ASIDE};
+  var top = 0u;
+  ${overLanes('if (partial[p0] > m || (partial[p0] == m && u32(partial[p0 + 1u]) < top)) { m = partial[p0]; top = u32(partial[p0 + 1u]); }')}
+  ${overSupport(`let id = u32(teacher_ids[i * ${k}u + j]);\n    if (z > m || (z == m && id < top)) { m = z; top = id; }`)}
+
+  var e_sum = 0.0;
+  var ed_sum = 0.0;
+  var z_sum = 0.0;
+  var t_out = 0.0;
+  ${overLanes(`let d = max(partial[p0] - m, -100.0);
+    let shrink = exp(d);
+    e_sum += shrink * partial[p0 + 2u];
+    ed_sum += shrink * (partial[p0 + 3u] + d * partial[p0 + 2u]);
+    z_sum += partial[p0 + 4u];
+    t_out += exp(d / ${f32(T)}) * partial[p0 + 5u];`)}
+  var t_in = 0.0;
+  ${overSupport(`let e = exp(z - m);
+    e_sum += e;
+    ed_sum += e * (z - m);
+    z_sum += z;
+    t_in += exp((z - m) / ${f32(T)});`)}
+
+  let log_sum = log(e_sum);
+  let target_id = targets[i];
+  let counted = target_id != -100;
+  var nll = 0.0;
+  var divergence_of_row = 0.0;
+  let to = i * ${COEFFICIENTS}u;
+  coefficients[to + 2u] = 0.0;
+  row_loss[i] = 0.0;
+  if (counted) {
+    let scale = token_scale[0];
+    var target_logit = logits[i * ${V}u + u32(target_id)];
+    ${overSupport(`if (teacher_ids[i * ${k}u + j] == target_id) { target_logit = z; }`)}
+    nll = log_sum - (target_logit - m);
+    let z_t = t_in + t_out;
+    coefficients[to] = m;
+    coefficients[to + 1u] = e_sum;
+    coefficients[to + 2u] = scale;
+    coefficients[to + 3u] = z_t;
+    ${distil ? divergenceOf(k, T, tail) : ''}
+    let smoothed = ${f32(1 - smoothing)} * nll + ${f32(smoothing)} * (log_sum + m - z_sum / ${f32(V)});
+    row_loss[i] = scale * (${f32(1 - alpha)} * smoothed + ${f32(alpha * T * T)} * divergence_of_row);
+  }
+  stats[i * 4u] = nll;
+  stats[i * 4u + 1u] = divergence_of_row;
+  stats[i * 4u + 2u] = log_sum - ed_sum / e_sum;
+  stats[i * 4u + 3u] = select(0.0, 1.0, counted && i32(top) == target_id);`;
+}
+
+function divergenceOf(k: number, T: number, tail: LinearLossAttributes['tail']): string {
+  return `let log_z_student = log(z_t);
+    let q_in = t_in / z_t;
+    let q_out = t_out / z_t;
+    var p_sum = 0.0;
+    var plogp = 0.0;
+    var p_logq = 0.0;
+    for (var j = 0u; j < ${k}u; j++) {
+      let log_p = teacher_logits[i * ${k}u + j] / ${f32(T)} - teacher_log_z[i];
       let p = exp(log_p);
-      let log_q = (support[j] - m) / ${f32(T)} - log_z_student;
-      over += vec4<f32>(p, p * log_p, p * log_q, 0.0);`)}
-  let overs = sum_all(lid, over);
-  let p_sum = overs.x;
-  let plogp = overs.y;
-  let p_logq = overs.z;
-    ${forwardKl.wgsl(tail)}`;
+      p_sum += p;
+      plogp += p * log_p;
+      p_logq += p * ((support[i * ${k}u + j] - m) / ${f32(T)} - log_z_student);
+    }
+    ${forwardKl.wgsl(tail)}
+    divergence_of_row = divergence;
+    coefficients[to + 4u] = dense;
+    coefficients[to + 5u] = ratio;
+    coefficients[to + 6u] = p_scale;`;
 }
 
-function gradientCode(
-  V: number,
-  T: number,
-  alpha: number,
-  smoothing: number,
-  distil: boolean,
-  overRow: (body: string) => string,
-  overSupport: (body: string) => string,
-): string {
-  // d CE / dz at v, from softmax q1: q1 − (1 − ε)[v = target] − ε / V
-  const ce = (v: string, z: string): string =>
-    `scale * ${f32(1 - alpha)} * (exp_of(${z} - m) / sums.x - select(0.0, ${f32(1 - smoothing)}, ${v} == u32(target_id)) - ${f32(smoothing / V)})`;
-  const kl = f32(alpha * T);
-  if (!distil) return overRow(`logits[base + v] = ${ce('v', 'z')};`);
-  return `${overRow(`if (z > -1e29) { logits[base + v] = ${ce('v', 'z')} + scale * ${kl} * dense * exp_of((z - m) / ${f32(T)}) / z_t; }`)}
-  // entries set aside are told by their value: none may be written while others still look
-  storageBarrier();
-  workgroupBarrier();
-    ${overSupport(`let id = u32(teacher_ids[support_base + j]);
-      let q = exp((support[j] - m) / ${f32(T)}) / z_t;
-      let p = p_scale * exp(teacher_logits[support_base + j] / ${f32(T)} - log_z);
-      logits[base + id] = ${ce('id', 'support[j]')} + scale * ${kl} * (dense * q + ratio * q - p);`)}`;
+/** scale · (1 − α) · d CE / dz at v: q − (1 − ε)[v = target] − ε / V */
+function crossEntropyGradient({ V, attributes: { alpha, label_smoothing: smoothing } }: RowShape, v: string): string {
+  return `scale * ${f32(1 - alpha)} * (exp(max(z - coefficients[c], -100.0)) / coefficients[c + 1u] - select(0.0, ${f32(1 - smoothing)}, i32(${v}) == targets[row]) - ${f32(smoothing / V)})`;
+}
+
+function denseGradient(shape: RowShape): string {
+  const { V, k, attributes } = shape;
+  const { temperature: T, alpha } = attributes;
+  const kl =
+    k > 0
+      ? ` + scale * ${f32(alpha * T)} * coefficients[c + 4u] * exp(max((z - coefficients[c]) / ${f32(T)}, -100.0)) / coefficients[c + 3u]`
+      : '';
+  return `  let row = i / ${V}u;
+  let c = row * ${COEFFICIENTS}u;
+  let scale = coefficients[c + 2u];
+  let z = logits[i];
+  if (scale == 0.0) {
+    logits[i] = 0.0;
+  } else ${k > 0 ? 'if (z > -1e29) ' : ''}{
+    logits[i] = ${crossEntropyGradient(shape, `i % ${V}u`)}${kl};
+  }`;
+}
+
+function sparseGradient(shape: RowShape): string {
+  const { V, k, attributes } = shape;
+  const { temperature: T, alpha } = attributes;
+  return `  let row = i / ${k}u;
+  let c = row * ${COEFFICIENTS}u;
+  let scale = coefficients[c + 2u];
+  if (scale == 0.0) { return; }
+  let id = u32(teacher_ids[i]);
+  let z = support[i];
+  let q = exp(max((z - coefficients[c]) / ${f32(T)}, -100.0)) / coefficients[c + 3u];
+  let p = coefficients[c + 6u] * exp(teacher_logits[i] / ${f32(T)} - teacher_log_z[row]);
+  let kl = (coefficients[c + 4u] + coefficients[c + 5u]) * q - p;
+  logits[row * ${V}u + id] = ${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl;`;
 }
