@@ -35,12 +35,12 @@ export function arithmeticRows(seed: number, count: number, split: 'train' | 'te
   for (let misses = 0; rows.length < count;) {
     const problem = draw(random);
     const key = question(problem);
-    if (isTest(problem) !== (split === 'test') || tokensOf(problem) > MOST_TOKENS) continue;
     if (seen.has(key)) {
-      // All (but a few) have been given: a second round begins.
-      if (++misses === 10_000) seen.clear();
+      // All but a few have been given: a second round begins.
+      if (++misses === 500) seen.clear();
       continue;
     }
+    if (isTest(problem) !== (split === 'test') || tokensOf(problem) > MOST_TOKENS) continue;
     misses = 0;
     seen.add(key);
     rows.push({

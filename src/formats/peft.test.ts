@@ -26,9 +26,9 @@ const tensor = (shape: number[], from = 0): AdapterTensor => ({
   data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => from + i / 8),
 });
 
-const pair = (path: string, r: number) =>
+const pair = (path: string, r: number, width = 6) =>
   [
-    [`${path}.lora_A.weight`, tensor([r, 6])],
+    [`${path}.lora_A.weight`, tensor([r, width])],
     [`${path}.lora_B.weight`, tensor([4, r])],
   ] as const;
 
@@ -172,10 +172,10 @@ describe('bad adapters', () => {
 
   test('2,000 damaged configs and weights are read or refused, never worse', async () => {
     const seed = adapterConfig({ target_modules: '.*(q|v)_proj', r: 2, rank_pattern: { v_proj: 1 }, others: { x: 1 } });
-    const [configFile, weights] = writeAdapter(seed, new Map([...pair('q_proj', 2), ...pair('v_proj', 1)])) as [
-      { path: string; bytes: Bytes },
-      { path: string; bytes: Bytes },
-    ];
+    const [configFile, weights] = writeAdapter(
+      seed,
+      new Map([...pair('q_proj', 2, 200), ...pair('v_proj', 1, 200)]),
+    ) as [{ path: string; bytes: Bytes }, { path: string; bytes: Bytes }];
     const ofConfig = await readDamaged([configFile.bytes], 1000, (bytes) =>
       readAdapter(folder([{ ...configFile, bytes }, weights])),
     );

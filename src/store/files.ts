@@ -49,6 +49,39 @@ export function writeFiles(
   });
 }
 
+/** One file as it comes, in pieces of any length; there is nothing of it until its end. */
+export function writeStream(
+  store: Store,
+  owner: string,
+  path: string,
+  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<void> {
+  return store.inTurn(owner, async () => {
+    const batch = new ChunkBatch(store, 'relaxed');
+    const chunks: string[] = [];
+    const buffer = new Uint8Array(store.chunkBytes);
+    let filled = 0;
+    let bytes = 0;
+    for await (const piece of pieces) {
+      for (let at = 0; at < piece.length;) {
+        const part = piece.subarray(at, at + buffer.length - filled);
+        buffer.set(part, filled);
+        filled += part.length;
+        at += part.length;
+        bytes += part.length;
+        if (filled === buffer.length) {
+          chunks.push(await batch.add(owner, buffer.slice()));
+          filled = 0;
+        }
+      }
+    }
+    if (filled > 0) chunks.push(await batch.add(owner, buffer.slice(0, filled)));
+    await batch.flush();
+    const modified = new Date().toISOString();
+    await writeManifests(store, [{ owner, path, bytes, chunk_bytes: store.chunkBytes, chunks, modified }], 'relaxed');
+  });
+}
+
 /** Manifests over chunks that are already kept; what they replace is forgotten. */
 export async function writeManifests(
   store: Store,

@@ -10,7 +10,7 @@ import { Busy, Damaged, DiskFull, StoreClosed } from './faults.ts';
 import { collectGarbage, listFiles } from './files.ts';
 import { withRunLock } from './locks.ts';
 import { keptFolder, modelOwner, throughStore } from './models.ts';
-import { runKeep, runOwner } from './run-keep.ts';
+import { runFolder, runKeep, runOwner } from './run-keep.ts';
 import { Runs } from './runs.ts';
 import { migrations, SCHEMA_VERSION, type Shelves } from './schema.ts';
 import { getSetting, putSetting } from './settings.ts';
@@ -161,6 +161,26 @@ export async function aFullDiskIsSaid(): Promise<void> {
       await collectGarbage(store, runOwner('r'));
     },
     { chunkBytes: 1 << 20 },
+  );
+}
+
+/** Pieces of any length come back as one file, read at any place. */
+export async function streamsBecomeFiles(): Promise<void> {
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 6 }), fc.nat(), fc.nat(), (pieces, a, b) =>
+      withStore(async (store) => {
+        const folder = runFolder(store, 'r', 'out');
+        await folder.write('model/onnx/model.onnx', pieces);
+        const all = pieces.flatMap((piece) => [...piece]);
+        const [start, end] = [a % (all.length + 1), b % (all.length + 1)].sort((x, y) => x - y) as [number, number];
+        const source = (await folder.open('model/onnx/model.onnx'))!;
+        same([...(await source.read(start, end))], all.slice(start, end), `bytes ${start} to ${end}`);
+        same([...(await readAll(source))], all, 'the whole');
+        same(await folder.list(), ['model/onnx/model.onnx'], 'list');
+        same(await collectGarbage(store, runOwner('r')), 0, 'garbage');
+      }),
+    ),
+    { numRuns: 30 },
   );
 }
 

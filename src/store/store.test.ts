@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { chromium, type BrowserContext, type Page } from 'playwright-core';
 import { createServer, type ViteDevServer } from 'vite';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findBrowser } from '../../scripts/browser.mjs';
 import * as scenarios from './scenarios.testing.ts';
 
 let server: ViteDevServer;
@@ -14,7 +15,7 @@ let context: BrowserContext;
 let page: Page;
 
 async function launch(): Promise<void> {
-  const browser = { path: process.env.CHROME_PATH ?? '/usr/bin/chromium', env: {} };
+  const browser = await findBrowser();
   context = await chromium.launchPersistentContext(profile, {
     executablePath: browser.path,
     env: { ...process.env, ...browser.env } as Record<string, string>,

@@ -17,3 +17,5 @@ export { siluMul } from './silu-mul/silu-mul.ts';
 export { fill, sumAll } from './sum-all/sum-all.ts';
 export { sumLeading } from './sum-leading/sum-leading.ts';
 export { sumSquares } from './sum-squares/sum-squares.ts';
+export { linearLoss, type LinearLossAttributes } from './linear-loss/linear-loss.ts';
+export { linearTopk } from './linear-topk/linear-topk.ts';

@@ -1,0 +1,2 @@
+/** Types of browser.mjs, for TypeScript tests. */
+export function findBrowser(): Promise<{ path: string; env: Record<string, string>; what: string }>;
