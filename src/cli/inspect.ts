@@ -11,6 +11,7 @@ import { openCacheFile } from '../formats/logit-cache-file.ts';
 import { cacheMagic } from '../formats/logit-cache-format.ts';
 import { inspectDataset } from '../data/dataset.ts';
 import { readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
+import { summarizeOnnx } from '../formats/onnx-summary.ts';
 import { openWeights, type Weights } from '../formats/weights.ts';
 import { openModel } from '../models/model.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
@@ -49,6 +50,8 @@ export async function inspect(place: string): Promise<Seen> {
       // A config.json that lies beside a file belongs to it only where a folder is asked about.
       return { kind: 'weights', format: weights.kind, ...aboutWeights(weights) };
     }
+    case '.onnx':
+      return { kind: 'onnx', ...(await summarizeOnnx(file)), bytes: file.size };
     case '.json':
       if (await isRecipe(file)) return { kind: 'recipe', recipe: parseRecipeText(await readText(file), place) };
   }
