@@ -47,8 +47,8 @@ export async function summarizeOnnx(source: ByteSource): Promise<OnnxSummary> {
   };
 }
 
-function border({ name, dtype = 'UNDEFINED', shape = [] }: OnnxValue): OnnxBorder {
-  return { name, type: dtype, shape: shape.map((size) => size ?? '?') };
+function border({ name, dtype, shape = [] }: OnnxValue): OnnxBorder {
+  return { name, type: dtype ?? 'UNDEFINED', shape: shape.map((size) => size ?? '?') };
 }
 
 function countBy(names: readonly string[]): Record<string, number> {
