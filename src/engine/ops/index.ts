@@ -2,6 +2,7 @@
 export { accumulate } from './accumulate/accumulate.ts';
 export { adamw } from './adamw/adamw.ts';
 export { add } from './add/add.ts';
+export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
 export { gelu, type GeluForm } from './gelu/gelu.ts';
