@@ -3,14 +3,7 @@ import { readAdapter } from '../formats/peft.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import { MemorySource } from '../formats/byte-source.ts';
 import { exportModel, type ExportOptions } from './export-model.ts';
-import {
-  hasReference,
-  MemorySink,
-  ort,
-  referenceFolder,
-  referenceLogits,
-  referenceModel,
-} from './export.testing.ts';
+import { hasReference, MemorySink, ort, referenceFolder, referenceLogits, referenceModel } from './export.testing.ts';
 import type { WeightSource } from './merge.ts';
 
 const card = { title: 'tiny', distilled: false };
@@ -31,7 +24,10 @@ async function exported(name: string, options: Partial<ExportOptions> = {}) {
 
 describe.skipIf(!hasReference('llama'))('exportModel', () => {
   it('writes every dtype so that onnxruntime-web gives the reference’s logits: whole, cached, padded', async () => {
-    const { done, sink } = await exported('llama', { dtypes: ['fp32', 'fp16', 'q8', 'q4', 'q4f16'], safetensors: true });
+    const { done, sink } = await exported('llama', {
+      dtypes: ['fp32', 'fp16', 'q8', 'q4', 'q4f16'],
+      safetensors: true,
+    });
     const by = new Map(done.files.map((file) => [file.dtype, file]));
     expect(by.get('fp32')!.max_logit_difference).toBeLessThan(2e-6);
     expect(by.get('fp16')!.max_logit_difference).toBeLessThan(2e-3);
@@ -62,7 +58,11 @@ describe.skipIf(!hasReference('llama'))('exportModel', () => {
   it('keeps large tensors beside the model where asked', async () => {
     const { done, sink } = await exported('llama', { external: { externalAbove: 1000, chunkBytes: 150_000 } });
     const data = done.files.filter(({ path }) => path.includes('_data'));
-    expect(data.map(({ path }) => path)).toEqual(['onnx/model.onnx_data', 'onnx/model.onnx_data_1', 'onnx/model.onnx_data_2']);
+    expect(data.map(({ path }) => path)).toEqual([
+      'onnx/model.onnx_data',
+      'onnx/model.onnx_data_1',
+      'onnx/model.onnx_data_2',
+    ]);
     for (const { bytes } of data) expect(bytes).toBeLessThanOrEqual(150_000);
     expect(done.files[0]!.max_logit_difference).toBeLessThan(2e-6);
     expect(sink.json('config.json')['transformers.js_config']).toEqual({

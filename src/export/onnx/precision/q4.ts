@@ -11,6 +11,7 @@
 import { f32ToF16 } from '../../../formats/half.ts';
 import { bytesOfView, type Lowering } from '../lowering.ts';
 import { transpose, type Matrix, type Precision } from './precision.ts';
+import { readTwice } from './read-twice.ts';
 
 export const BLOCK = 32;
 const DOMAIN = 'com.microsoft';
@@ -21,9 +22,9 @@ type Bits = 4 | 8;
 
 export interface Blocks {
   /** [rows, blocks, 32 · bits / 8] */
-  readonly values: Uint8Array;
+  readonly values: Uint8Array<ArrayBuffer>;
   /** [rows, blocks] */
-  readonly scales: Float32Array;
+  readonly scales: Float32Array<ArrayBuffer>;
 }
 
 export function quantizeBlocks(data: Float32Array, rows: number, columns: number, bits: Bits): Blocks {
@@ -88,10 +89,10 @@ function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Prec
     const outputs = transposed ? rows : columns;
     const inputs = transposed ? columns : rows;
     const blocks = Math.ceil(inputs / BLOCK);
-    const read = async (): Promise<Blocks> => {
+    const read = readTwice(async () => {
       const data = await c.readWeight(name);
       return quantizeBlocks(transposed ? data : transpose(data, rows, columns), outputs, inputs, bits);
-    };
+    });
     const values = c.initializer({
       name: `${name}.uint${bits}`,
       type: 'UINT8',
