@@ -1,6 +1,10 @@
 /** Unit and property tests: beside the code they test. The page in a real browser has a configuration of its own (e2e/). */
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
+import { rememberedEnv } from './scripts/vulkan.mjs';
+
+// `npx vitest` finds the driver that `npm test` found: the loader reads it when a test's process starts.
+Object.assign(process.env, rememberedEnv());
 
 export default defineConfig({
   plugins: [svelte()],

@@ -38,9 +38,14 @@ export async function ensureBuilt(name) {
   mkdirSync(join(root, 'dist'), { recursive: true });
   try {
     const vite = join(root, 'node_modules/vite/bin/vite.js');
-    const { code, output } = await run(process.execPath, [vite, 'build', '--config', config, '--outDir', aside], {
-      quiet: true,
-    });
+    const { code, output } = await run(
+      process.execPath,
+      [vite, 'build', '--logLevel', 'error', '--config', config, '--outDir', aside],
+      {
+        quiet: true,
+        env: { NO_COLOR: '1' },
+      },
+    );
     if (code !== 0) throw new Complaint(`${output.trim()}\ndist/${name} could not be built`);
     rmSync(stamp, { force: true });
     rmSync(folder, { recursive: true, force: true });

@@ -35,6 +35,12 @@ export async function findVulkan() {
   return choice;
 }
 
+/** The environment of the last choice; nothing where there was none. For tools that are started without `npm test`. */
+export function rememberedEnv() {
+  const remembered = join(toolsFolder(), 'vulkan.json');
+  return existsSync(remembered) ? JSON.parse(readFileSync(remembered, 'utf8')).env : {};
+}
+
 async function choose(webgpu) {
   if (!hidden('vulkan')) {
     const adapter = await probe(webgpu, {});

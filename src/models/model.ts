@@ -10,7 +10,8 @@ import type { TensorFile } from '../formats/tensor-file.ts';
 import { openWeights } from '../formats/weights.ts';
 import { readArchitecture } from './architectures/index.ts';
 import type { RawConfig } from './config.ts';
-import { decoder, type DecoderOptions } from './decoder.ts';
+import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import type { LoraSettings } from './lora.ts';
 
 export interface Model {
   /** As the person named it. */
@@ -51,15 +52,26 @@ export async function readConfig(folder: FileSource): Promise<RawConfig | undefi
 
 /** Hub names and shapes of all weights: whatever the decoder asks for. */
 export function baseParameters(options: DecoderOptions): Map<string, Shape> {
+  return parametersOf(options);
+}
+
+/** Names and shapes of the low-rank pairs that these settings put on the decoder's linear layers. */
+export function adapterParameters(options: DecoderOptions, settings: LoraSettings): Map<string, Shape> {
+  const all = parametersOf(options, { settings, trainable: true });
+  return new Map([...all].filter(([name]) => /\.lora_[AB]\.weight$/.test(name)));
+}
+
+function parametersOf(options: DecoderOptions, adapter?: DecoderAdapter): Map<string, Shape> {
   const graph = new Graph();
   const ids = (name: string) => graph.input(name, [1, 1], 'i32');
   const segments = ids('segments');
-  decoder(graph, options, {
+  const inputs = {
     input_ids: ids('input_ids'),
     position_ids: ids('position_ids'),
     query_segments: segments,
     key_segments: segments,
-  });
+  };
+  decoder(graph, options, inputs, { adapter });
   return new Map(graph.parameters().map(({ name, value }) => [name, value.type.shape]));
 }
 

@@ -1,0 +1,141 @@
+/**
+ * `npm start -- export`: merges adapters and writes a model folder without training, verified as a run's: every ONNX file is
+ * opened again and compared with the engine. The folder appears whole or not at all.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import * as ort from 'onnxruntime-web';
+import { Random } from '../data/random.ts';
+import { Device } from '../engine/run/device.ts';
+import { exportModel, ExportError, type Exported, type ExportNote } from '../export/export-model.ts';
+import { mergeAdapters, type NamedAdapter } from '../export/merge.ts';
+import { licenseOf } from '../export/model-card.ts';
+import { precisions } from '../export/onnx/precision/index.ts';
+import type { OnnxDtype } from '../export/onnx/precision/precision.ts';
+import { InputError } from '../formats/input-error.ts';
+import { readAdapter } from '../formats/peft.ts';
+import { sequenceLogits, type SequenceLogits } from '../models/logits.ts';
+import { openModel, type Model } from '../models/model.ts';
+import { loadAdapter, loadParameters } from '../models/on-device.ts';
+import { Failure, say, type Command, type Values } from './command.ts';
+import { needed, text } from './flags.ts';
+import { nodeFolder } from './node-files.ts';
+import { nodeGpu } from './node-gpu.ts';
+import { writeFileWhole } from './write-file.ts';
+
+const usage =
+  'export MODEL --out DIR [--adapter DIR]… [--onnx fp32,fp16,q8,q4,q4f16] [--flavour ort|standard] [--safetensors]';
+const DTYPES = Object.keys(precisions) as OnnxDtype[];
+/** Tokens of the sequences that files are compared on. */
+const LENGTHS = [17, 6];
+
+export const command: Command = {
+  usage,
+  flags: {
+    out: { type: 'string' },
+    adapter: { type: 'string', multiple: true },
+    onnx: { type: 'string' },
+    flavour: { type: 'string' },
+    safetensors: { type: 'boolean' },
+  },
+  positionals: [1, 1],
+  run,
+};
+
+async function run([modelFolder]: string[], values: Values): Promise<number> {
+  const out = path.resolve(needed(values, 'out', usage));
+  const dtypes = list(text(values, 'onnx') ?? 'fp32,fp16,q8', 'onnx', DTYPES);
+  const [flavour] = list(text(values, 'flavour') ?? 'ort', 'flavour', ['ort', 'standard'] as const);
+  if (existsSync(out) && (await readdir(out)).length > 0) {
+    throw new InputError(out, '', 'is not empty', 'an empty or new folder');
+  }
+  const model = await openModel(nodeFolder(modelFolder!));
+  const adapters: NamedAdapter[] = [];
+  for (const name of (values.adapter ?? []) as string[]) {
+    adapters.push({ name, adapter: await readAdapter(nodeFolder(name)) });
+  }
+  const device = await Device.create(await nodeGpu());
+  const reference = await engineLogits(device, model, adapters);
+
+  // Beside the folder, and renamed when it is whole.
+  const aside = `${out}.${process.pid}.part`;
+  try {
+    await mkdir(aside, { recursive: true });
+    const exported = await exportModel({
+      model,
+      adapters,
+      dtypes,
+      flavour,
+      safetensors: values.safetensors === true,
+      card: { title: path.basename(out), distilled: false, license: await licenseOf(model.folder) },
+      out: {
+        write: (name, content) =>
+          writeFileWhole(path.join(aside, name), content instanceof Uint8Array ? [content] : content),
+        read: (name) => readFile(path.join(aside, name)),
+      },
+      ort,
+      reference,
+    });
+    await rm(out, { recursive: true, force: true });
+    await rename(aside, out);
+    tell(out, exported);
+  } catch (error) {
+    await rm(aside, { recursive: true, force: true });
+    throw error instanceof ExportError ? new Failure(error.message) : error;
+  }
+  return 0;
+}
+
+/** On random tokens: with one plain adapter beside the base, so that the merge is compared too; else on merged weights. */
+async function engineLogits(
+  device: Device,
+  model: Model,
+  adapters: readonly NamedAdapter[],
+): Promise<SequenceLogits[]> {
+  const random = new Random(1, 0);
+  const sequences = LENGTHS.map((length) => Array.from({ length }, () => random.below(model.options.vocab_size)));
+  const [only] = adapters;
+  if (adapters.length === 1 && only !== undefined && isPlain(only)) {
+    const tensors = await loadParameters(device, model);
+    for (const [name, tensor] of loadAdapter(device, model.options, only.adapter, only.name)) tensors.set(name, tensor);
+    const adapter = { settings: only.adapter.config, trainable: false };
+    return sequenceLogits(device, model.options, tensors, sequences, adapter);
+  }
+  const weights = { ...model.weights, ...mergeAdapters(model.weights, adapters, model.options) };
+  const tensors = await loadParameters(device, { parameters: model.parameters, weights: weights as Model['weights'] });
+  return sequenceLogits(device, model.options, tensors, sequences);
+}
+
+/** Low-rank pairs and nothing else: what the engine puts on a decoder. */
+function isPlain({ adapter }: NamedAdapter): boolean {
+  return !adapter.config.use_dora && [...adapter.tensors.keys()].every((name) => /\.lora_[AB]\.weight$/.test(name));
+}
+
+function tell(out: string, { files, notes }: Exported): void {
+  for (const { path: name, bytes, dtype, max_logit_difference, top1_agreement } of files) {
+    const parts = [`${name}: ${dtype}, ${(bytes / 1e6).toFixed(1)} MB`];
+    if (max_logit_difference !== undefined) parts.push(`largest difference ${max_logit_difference.toExponential(1)}`);
+    if (top1_agreement !== undefined) parts.push(`same first token ${(100 * top1_agreement).toFixed(0)}%`);
+    say(parts.join(', '));
+  }
+  for (const note of notes) say(wordsOf(note));
+  process.stdout.write(`${out}\n`);
+}
+
+function wordsOf(note: ExportNote): string {
+  return note.kind === 'no-tokenizer'
+    ? `${note.folder} has no tokenizer, so the exported folder has none either`
+    : `${note.path} was not verified: ${(note.bytes / 1e9).toFixed(1)} GB are more than WebAssembly can open`;
+}
+
+/** A comma-separated flag whose words are known. */
+function list<T extends string>(given: string, flag: string, known: readonly T[]): T[] {
+  const words = given.split(',').filter((word) => word !== '');
+  for (const word of words) {
+    if (!known.includes(word as T)) {
+      throw new InputError('command line', `--${flag}`, `${word} is not known`, known.join(', '));
+    }
+  }
+  return words as T[];
+}

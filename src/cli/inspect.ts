@@ -1,0 +1,133 @@
+/**
+ * `npm start -- inspect PATH`: what Stillroom sees in a folder or file, read as a run would read it, without running anything.
+ * What cannot be used is said with the same words.
+ */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import { InputError } from '../formats/input-error.ts';
+import { readAdapter } from '../formats/peft.ts';
+import { parseStrictJson, isJsonObject } from '../formats/strict-json.ts';
+import { readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
+import { openWeights, type Weights } from '../formats/weights.ts';
+import { openModel } from '../models/model.ts';
+import { loadTokenizer } from '../models/tokenizer.ts';
+import { parseRecipeText } from '../recipe/parse.ts';
+import type { Command, Values } from './command.ts';
+import { nodeFile, nodeFolder } from './node-files.ts';
+
+export const command: Command = {
+  usage: 'inspect PATH [--json]',
+  flags: { json: { type: 'boolean' } },
+  positionals: [1, 1],
+  run,
+};
+
+/** What is told; `kind` first. */
+type Seen = { readonly kind: string } & Readonly<Record<string, unknown>>;
+
+async function run([place]: string[], values: Values): Promise<number> {
+  const seen = await inspect(place!);
+  process.stdout.write(values.json === true ? `${JSON.stringify(seen)}\n` : inWords(seen));
+  return 0;
+}
+
+export async function inspect(place: string): Promise<Seen> {
+  const status = await stat(place).catch(() => undefined);
+  if (status === undefined) throw new InputError(place, '', 'there is no such file or folder', 'a path');
+  if (status.isDirectory()) return inspectFolder(nodeFolder(place));
+  const file = await nodeFile(place);
+  switch (path.extname(place).toLowerCase()) {
+    case '.safetensors':
+    case '.gguf': {
+      const folder = nodeFolder(path.dirname(place), path.dirname(place));
+      const weights = await openWeights(folder, { file: path.basename(place) });
+      // A config.json that lies beside a file belongs to it only where a folder is asked about.
+      return { kind: 'weights', format: weights.kind, ...aboutWeights(weights) };
+    }
+    case '.json':
+      return inspectJson(file);
+    default:
+      throw new InputError(place, '', 'is of no known kind', 'a model folder, safetensors, GGUF, adapter or recipe');
+  }
+}
+
+async function inspectFolder(folder: FileSource): Promise<Seen> {
+  const names = (await folder.list?.()) ?? [];
+  if (names.includes('adapter_config.json')) return inspectAdapter(folder);
+  if (names.some((name) => /^[^/]+\.(safetensors|gguf|index\.json)$/.test(name)) || names.includes('config.json')) {
+    return inspectModel(folder, names);
+  }
+  throw new InputError(
+    folder.name,
+    '',
+    'holds neither a model nor an adapter',
+    'config.json and weights, or a PEFT adapter',
+  );
+}
+
+async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> {
+  const weights = await openWeights(folder);
+  // Opening checks every parameter and shape; an architecture that is not served says so.
+  const { options, config } = await openModel(folder);
+  const tokenizer = names.includes('tokenizer.json')
+    ? await loadTokenizer(folder, { vocab_size: options.vocab_size })
+    : undefined;
+  return {
+    kind: 'model',
+    format: weights.kind,
+    ...aboutWeights(weights, config.model_type),
+    options,
+    tokenizer: tokenizer && {
+      vocab_size: tokenizer.vocab_size,
+      chat_template: tokenizer.chat_template !== undefined,
+      sha256: tokenizer.hash,
+    },
+  };
+}
+
+function aboutWeights(weights: Weights, model_type: unknown = weights.config?.model_type): Record<string, unknown> {
+  const dtypes: Record<string, number> = {};
+  let parameters = 0;
+  for (const { dtype, shape } of weights.tensors.values()) {
+    dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+    parameters += shape.reduce((product, dim) => product * dim, 1);
+  }
+  return { model_type, parameters, tensors: weights.tensors.size, dtypes, bytes: weights.bytes, files: weights.files };
+}
+
+async function inspectAdapter(folder: FileSource): Promise<Seen> {
+  const { config, tensors } = await readAdapter(folder);
+  const parameters = [...tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
+  const { r, lora_alpha, target_modules, use_rslora, use_dora, base_model_name_or_path } = config;
+  const about = { r, lora_alpha, target_modules, use_rslora, use_dora, base_model_name_or_path };
+  return { kind: 'adapter', ...about, parameters, tensors: tensors.size };
+}
+
+async function inspectJson(file: ByteSource): Promise<Seen> {
+  const text = await readText(file);
+  const json = parseStrictJson(text);
+  if (isJsonObject(json) && ('student' in json || 'data' in json)) {
+    return { kind: 'recipe', recipe: parseRecipeText(text, file.name) };
+  }
+  throw new InputError(file.name, '', 'is no recipe', 'a recipe has "student" and "data"');
+}
+
+/** A line a fact; what has parts is indented. */
+function inWords(seen: Seen): string {
+  const lines: string[] = [];
+  const tell = (name: string, value: unknown, indent: string): void => {
+    if (value === undefined || value === null) return;
+    if (typeof value !== 'object')
+      lines.push(`${indent}${name}: ${typeof value === 'number' ? grouped(value) : String(value)}`);
+    else if (Array.isArray(value) && value.every((one) => typeof one !== 'object')) {
+      lines.push(`${indent}${name}: ${value.join(', ')}`);
+    } else {
+      lines.push(`${indent}${name}:`);
+      for (const [key, part] of Object.entries(value)) tell(key, part, `${indent}  `);
+    }
+  };
+  for (const [name, value] of Object.entries(seen)) tell(name, value, '');
+  return `${lines.join('\n')}\n`;
+}
+
+const grouped = (value: number): string => (Number.isInteger(value) ? value.toLocaleString('en') : String(value));

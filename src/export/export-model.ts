@@ -1,0 +1,228 @@
+/**
+ * A trained model ─▶ a folder that others open: merged, written in each precision, opened again and compared.
+ *
+ * Everything goes out through a sink as it is made; no file is ever whole in memory but while it is being verified. A
+ * file that does not give the engine's logits fails the export, and the first operator that differs is named.
+ */
+import type { FileSource } from '../formats/byte-source.ts';
+import type { RawConfig } from '../models/config.ts';
+import type { DecoderOptions } from '../models/decoder.ts';
+import { configFile, generationFile, tokenizerFiles } from './folder.ts';
+import { mergeAdapters, type NamedAdapter, type WeightSource } from './merge.ts';
+import { modelCard, type CardFacts } from './model-card.ts';
+import { decoderGraph } from './onnx/decoder-graph.ts';
+import { encodeOnnx, type EncodedFile, type EncodeOptions } from './onnx/encode.ts';
+import { lower } from './onnx/lower.ts';
+import type { Flavour } from './onnx/lowering.ts';
+import { precisions } from './onnx/precision/index.ts';
+import type { OnnxDtype } from './onnx/precision/precision.ts';
+import { safetensorsFiles } from './safetensors-files.ts';
+import { firstDifference } from './verify/locate.ts';
+import type { OnnxFile, OrtModule } from './verify/session.ts';
+import { TOLERANCE, verify, type ReferenceSequence } from './verify/verify.ts';
+
+/** Where files go, and come back from to be opened again. Paths use `/` and are relative to the folder. */
+export interface ExportSink {
+  write(path: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<void>;
+  read(path: string): Promise<Uint8Array>;
+}
+
+export interface ExportModel {
+  /** Where the tokenizer, generation defaults and licence lie. */
+  readonly folder: FileSource;
+  readonly config: RawConfig;
+  readonly options: DecoderOptions;
+  /** Hub names; tied ones once. */
+  readonly parameters: ReadonlyMap<string, unknown>;
+  readonly weights: WeightSource;
+}
+
+export interface ExportOptions {
+  readonly model: ExportModel;
+  readonly adapters?: readonly NamedAdapter[];
+  readonly dtypes: readonly OnnxDtype[];
+  readonly flavour?: Flavour;
+  readonly safetensors?: boolean;
+  readonly card: Omit<CardFacts, 'parameters' | 'chat' | 'trained'> & { readonly trained?: boolean };
+  readonly out: ExportSink;
+  readonly ort: OrtModule;
+  /** The engine's logits, with the adapters. At least two, of different length. */
+  readonly reference: readonly ReferenceSequence[];
+  readonly external?: EncodeOptions;
+  readonly onProgress?: (progress: ExportProgress) => void;
+}
+
+export interface ExportProgress {
+  readonly what: 'write' | 'verify';
+  readonly path: string;
+  readonly bytes: number;
+  readonly of: number;
+}
+
+export interface ExportedFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly dtype: string;
+  readonly max_logit_difference?: number;
+  readonly top1_agreement?: number;
+}
+
+export interface Exported {
+  readonly files: readonly ExportedFile[];
+  /** What the person should know: a missing tokenizer, a file too large to be verified. */
+  readonly notes: readonly ExportNote[];
+}
+
+export type ExportNote =
+  | { readonly kind: 'no-tokenizer'; readonly folder: string }
+  | { readonly kind: 'not-verified'; readonly path: string; readonly bytes: number };
+
+/** A written file that does not compute what the engine computes. */
+export class ExportError extends Error {
+  override readonly name = 'ExportError';
+}
+
+/** File names of transformers.js. */
+export const ONNX_FILES: Readonly<Record<OnnxDtype, string>> = {
+  fp32: 'model.onnx',
+  fp16: 'model_fp16.onnx',
+  q8: 'model_quantized.onnx',
+  q4: 'model_q4.onnx',
+  q4f16: 'model_q4f16.onnx',
+};
+
+/** WebAssembly addresses 4 GiB and holds weights twice while a session is made. */
+const LARGEST_VERIFIED = 1.9e9;
+
+export async function exportModel(options: ExportOptions): Promise<Exported> {
+  const { model, adapters = [], dtypes, out } = options;
+  const weights = mergeAdapters(model.weights, adapters, model.options);
+  const files: ExportedFile[] = [];
+  const notes: ExportNote[] = [];
+  const externalData: Record<string, number> = {};
+
+  for (const dtype of dtypes) {
+    const written = await writeOnnx(options, weights, dtype);
+    const [main, ...external] = written;
+    const bytes = written.reduce((sum, file) => sum + file.bytes, 0);
+    const path = main!.path;
+    if (external.length > 0) externalData[ONNX_FILES[dtype]] = external.length;
+    if (bytes > LARGEST_VERIFIED) {
+      notes.push({ kind: 'not-verified', path, bytes });
+      files.push({ path, bytes: main!.bytes, dtype });
+    } else {
+      options.onProgress?.({ what: 'verify', path, bytes, of: bytes });
+      const { max_logit_difference, top1_agreement } = await verified(options, weights, dtype, written);
+      files.push({ path, bytes: main!.bytes, dtype, max_logit_difference, top1_agreement });
+    }
+    for (const file of external) files.push({ path: file.path, bytes: file.bytes, dtype });
+  }
+
+  if (options.safetensors) {
+    for (const file of safetensorsFiles(weights, model.parameters.keys())) {
+      await out.write(file.path, counted(options, file.path, file.bytes, file.data()));
+      files.push({ path: file.path, bytes: file.bytes, dtype: 'F32' });
+    }
+  }
+
+  const tokenizer = await tokenizerFiles(model.folder);
+  if (tokenizer.length === 0) notes.push({ kind: 'no-tokenizer', folder: model.folder.name });
+  const small = [
+    configFile(model.config, { dtypes, externalData }),
+    await generationFile(model.folder, model.config),
+    ...tokenizer,
+  ];
+  for (const { path, bytes } of small) await out.write(path, bytes);
+
+  const card = modelCard(
+    {
+      trained: adapters.length > 0,
+      ...options.card,
+      parameters: countOf(weights, model.parameters.keys()),
+      chat: tokenizer.some(({ path }) => path === 'chat_template.jinja'),
+    },
+    files,
+    dtypes,
+  );
+  await out.write('README.md', new TextEncoder().encode(card));
+  return { files, notes };
+}
+
+async function writeOnnx(options: ExportOptions, weights: WeightSource, dtype: OnnxDtype): Promise<EncodedFile[]> {
+  const program = lower(decoderGraph(options.model.options), weights, {
+    precision: precisions[dtype],
+    flavour: options.flavour,
+  });
+  const files = encodeOnnx(program, ONNX_FILES[dtype], options.external);
+  const written: EncodedFile[] = [];
+  for (const file of files) {
+    const path = `onnx/${file.path}`;
+    await options.out.write(path, counted(options, path, file.bytes, file.data()));
+    written.push({ ...file, path });
+  }
+  return written;
+}
+
+async function verified(
+  { ort, out, reference, model, flavour }: ExportOptions,
+  weights: WeightSource,
+  dtype: OnnxDtype,
+  written: readonly EncodedFile[],
+): Promise<{ max_logit_difference: number; top1_agreement: number }> {
+  const [main, ...external] = written;
+  const file: OnnxFile = {
+    model: await out.read(main!.path),
+    external: await Promise.all(
+      external.map(async ({ path }) => ({ path: path.replace(/^.*\//, ''), data: await out.read(path) })),
+    ),
+  };
+  const found = await verify(ort, file, reference);
+  const tolerance = TOLERANCE[dtype];
+  if (found.max_logit_difference <= tolerance) return found;
+
+  const graph = decoderGraph(model.options);
+  const first = await firstDifference(ort, graph, weights, reference[0]!.input_ids, tolerance, async (expose) => {
+    const program = lower(graph, weights, { precision: precisions[dtype], flavour, expose });
+    const [whole] = encodeOnnx(program, ONNX_FILES[dtype], { externalAbove: Infinity });
+    return { model: await collect(whole!.data(), whole!.bytes), external: [] };
+  });
+  const where = first
+    ? `the first operator that differs is ${first.operator} (${first.difference.toExponential(1)})`
+    : `no operator differs by itself; found ${found.worst === 'whole' ? 'between engine and graph' : `only ${found.worst}`}`;
+  throw new ExportError(
+    `${main!.path}: logits differ from the engine's by ${found.max_logit_difference.toExponential(1)} of the largest ` +
+      `(allowed ${tolerance}), worst ${found.worst}; ${where}`,
+  );
+}
+
+/** The same pieces, reported as they pass. */
+async function* counted(
+  { onProgress }: ExportOptions,
+  path: string,
+  of: number,
+  pieces: AsyncIterable<Uint8Array> | Uint8Array,
+): AsyncGenerator<Uint8Array> {
+  let bytes = 0;
+  for await (const piece of pieces instanceof Uint8Array ? [pieces] : pieces) {
+    yield piece;
+    bytes += piece.length;
+    onProgress?.({ what: 'write', path, bytes, of });
+  }
+}
+
+export async function collect(pieces: AsyncIterable<Uint8Array>, bytes: number): Promise<Uint8Array> {
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for await (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  if (at !== bytes) throw new Error(`${at} bytes, planned ${bytes}`);
+  return whole;
+}
+
+function countOf(weights: WeightSource, names: Iterable<string>): number {
+  let total = 0;
+  for (const name of names) total += weights.tensors.get(name)!.shape.reduce((product, size) => product * size, 1);
+  return total;
+}

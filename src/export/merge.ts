@@ -1,0 +1,169 @@
+/**
+ * A base and its adapters as one set of weights, computed tensor by tensor when read:
+ *
+ *   W' = W + scaling · B·A                                (LoRA)
+ *   W' = m · (W + scaling · B·A) / ‖W + scaling · B·A‖    (DoRA, Liu et al. 2024; the norm of each output's row)
+ *
+ * Sums run in float64 and are rounded once. Weights that the adapter saved whole (modules_to_save, biases) replace the
+ * base's. What cannot be merged without changing another tensor is refused by name.
+ */
+import type { Adapter } from '../formats/peft.ts';
+import { scalingOf } from '../formats/peft-modules.ts';
+import { InputError } from '../formats/input-error.ts';
+import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
+
+export interface NamedAdapter {
+  /** As the person named it; errors repeat it. */
+  readonly name: string;
+  readonly adapter: Adapter;
+}
+
+/** Weights as f32 by hub name: all that an export needs of a model. */
+export type WeightSource = Pick<TensorFile, 'name' | 'readF32'> & {
+  readonly tensors: ReadonlyMap<string, Pick<TensorInfo, 'shape'>>;
+};
+
+type Change = (base: Float32Array<ArrayBuffer>, shape: readonly number[]) => Float32Array<ArrayBuffer>;
+
+/** The adapters are merged in their order. */
+export function mergeAdapters(
+  base: WeightSource,
+  adapters: readonly NamedAdapter[],
+  options: { tie_word_embeddings: boolean },
+): WeightSource {
+  const changes = new Map<string, Change[]>();
+  for (const named of adapters) {
+    for (const [target, change] of changesOf(base, named, options.tie_word_embeddings)) {
+      changes.set(target, [...(changes.get(target) ?? []), change]);
+    }
+  }
+  return {
+    name: base.name,
+    tensors: base.tensors,
+    async readF32(name) {
+      const data = await base.readF32(name);
+      const shape = base.tensors.get(name)!.shape;
+      return (changes.get(name) ?? []).reduce((weight, change) => change(weight, shape), data);
+    },
+  };
+}
+
+function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, tied: boolean): Map<string, Change> {
+  const { config, tensors } = adapter;
+  const [option] = Object.keys(config.others);
+  if (option !== undefined) {
+    throw new InputError(
+      file,
+      `adapter_config.json: ${option}`,
+      'it changes what the adapter computes, and is not served',
+      'adapters without it',
+    );
+  }
+  const changes = new Map<string, Change>();
+  for (const [name, { shape, data }] of tensors) {
+    const refuse = (what: string, allowed: string): InputError => new InputError(file, `tensor ${name}`, what, allowed);
+    const [, path, part] = /^(.*)\.(lora_[A-Za-z_]+)(?:\.weight)?$/.exec(name) ?? [];
+    if (path === undefined) {
+      const whole = base.tensors.get(name);
+      if (tied && /(^|\.)lm_head\./.test(name)) {
+        throw refuse(
+          'the head shares its weight with the embedding, which it would change too',
+          'an adapter that leaves the head alone',
+        );
+      }
+      if (whole === undefined || String(whole.shape) !== String(shape)) {
+        const has = whole === undefined ? 'no such tensor' : `[${whole.shape}]`;
+        throw refuse(`it is [${shape}] and the base has ${has}`, 'an adapter made for this base');
+      }
+      changes.set(name, () => data.slice());
+      continue;
+    }
+    if (part!.startsWith('lora_embedding')) {
+      const reason = tied
+        ? 'the embedding is the head too (tied), which it would change'
+        : 'adapters on embeddings are not served';
+      throw refuse(reason, 'adapters on linear layers');
+    }
+    if (part !== 'lora_A') continue;
+
+    const target = `${path}.weight`;
+    const weight = base.tensors.get(target);
+    if (weight === undefined) {
+      const isHead = tied && path.endsWith('lm_head');
+      throw isHead
+        ? refuse(
+            'the head shares its weight with the embedding, which it would change too',
+            'an adapter that leaves the head alone',
+          )
+        : refuse(`the base has no ${target}`, 'an adapter made for this base');
+    }
+    if (tied && path.endsWith('embed_tokens')) {
+      throw refuse('the embedding is the head too (tied), which it would change', 'adapters on linear layers');
+    }
+    const b = tensors.get(`${path}.lora_B.weight`)!;
+    const [outputs, inputs] = [b.shape[0]!, shape[1]!];
+    const expected = config.fan_in_fan_out ? [inputs, outputs] : [outputs, inputs];
+    if (String(weight.shape) !== String(expected)) {
+      throw refuse(
+        `it fits a weight of [${expected}], and ${target} is [${weight.shape}]`,
+        'an adapter made for this base',
+      );
+    }
+    const magnitude = tensors.get(`${path}.lora_magnitude_vector.weight`)?.data;
+    if (config.use_dora && magnitude === undefined)
+      throw refuse('its lora_magnitude_vector is missing', 'DoRA with its magnitudes');
+    changes.set(
+      target,
+      mergeLowRank({
+        a: data,
+        b: b.data,
+        rank: shape[0]!,
+        outputs,
+        inputs,
+        scaling: scalingOf(config, path, file),
+        byInput: config.fan_in_fan_out,
+        magnitude: config.use_dora ? magnitude : undefined,
+      }),
+    );
+  }
+  return changes;
+}
+
+interface LowRank {
+  /** [rank, inputs] */
+  readonly a: Float32Array;
+  /** [outputs, rank] */
+  readonly b: Float32Array;
+  readonly rank: number;
+  readonly outputs: number;
+  readonly inputs: number;
+  readonly scaling: number;
+  /** The weight lies [inputs, outputs] (GPT-2's Conv1D). */
+  readonly byInput: boolean;
+  /** [outputs] */
+  readonly magnitude: Float32Array | undefined;
+}
+
+function mergeLowRank({ a, b, rank, outputs, inputs, scaling, byInput, magnitude }: LowRank): Change {
+  return (weight) => {
+    const merged = new Float32Array(weight.length);
+    const row = new Float64Array(inputs);
+    for (let o = 0; o < outputs; o++) {
+      row.fill(0);
+      for (let r = 0; r < rank; r++) {
+        const factor = b[o * rank + r]!;
+        if (factor === 0) continue;
+        for (let i = 0; i < inputs; i++) row[i]! += factor * a[r * inputs + i]!;
+      }
+      const at = byInput ? (i: number) => i * outputs + o : (i: number) => o * inputs + i;
+      let square = 0;
+      for (let i = 0; i < inputs; i++) {
+        row[i] = weight[at(i)]! + scaling * row[i]!;
+        square += row[i]! ** 2;
+      }
+      const gain = magnitude ? magnitude[o]! / Math.sqrt(square) : 1;
+      for (let i = 0; i < inputs; i++) merged[at(i)] = gain * row[i]!;
+    }
+    return merged;
+  };
+}

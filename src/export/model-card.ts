@@ -1,0 +1,130 @@
+/**
+ * README.md of an exported model: the hub's front matter, what the model is, how it was made, how to run it, and what
+ * was measured of its files. (Fields as in the hub's modelcard.md; there is no relation "distill": it is a finetune.)
+ */
+import { readText, type FileSource } from '../formats/byte-source.ts';
+import type { OnnxDtype } from './onnx/precision/precision.ts';
+
+export interface CardFacts {
+  readonly title: string;
+  /** Hub name of the base, where it is from the hub. */
+  readonly base_model?: string;
+  /** Whether weights differ from the base's. */
+  readonly trained: boolean;
+  readonly distilled: boolean;
+  /** The base's, as its card says; see `licenseOf`. */
+  readonly license?: string;
+  readonly teacher?: string;
+  /** Hub names of the data. */
+  readonly datasets?: readonly string[];
+  readonly parameters: number;
+  readonly chat: boolean;
+  /** Measured figures, a line each: "Exact match on 50 unseen rows" "0.69 (0.55 to 0.80)". */
+  readonly figures?: readonly { readonly name: string; readonly value: string }[];
+  /** The recipe as JSON. */
+  readonly recipe?: string;
+}
+
+export interface CardFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly dtype: string;
+  readonly max_logit_difference?: number;
+  readonly top1_agreement?: number;
+}
+
+const HUB_NAME = /^[A-Za-z0-9][\w.-]*\/[\w.-]+$/;
+
+export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: readonly OnnxDtype[]): string {
+  const base = facts.base_model !== undefined && HUB_NAME.test(facts.base_model) ? facts.base_model : undefined;
+  const datasets = (facts.datasets ?? []).filter((name) => HUB_NAME.test(name));
+  const front = [
+    'library_name: transformers.js',
+    'pipeline_tag: text-generation',
+    ...(facts.license === undefined ? [] : [`license: ${JSON.stringify(facts.license)}`]),
+    ...(base === undefined
+      ? []
+      : [`base_model: ${base}`, `base_model_relation: ${facts.trained ? 'finetune' : 'quantized'}`]),
+    ...(datasets.length === 0 ? [] : ['datasets:', ...datasets.map((name) => `- ${name}`)]),
+    'tags:',
+    ...['onnx', 'stillroom', ...(facts.distilled ? ['distillation'] : [])].map((tag) => `- ${tag}`),
+  ];
+  const origin = [
+    base && `Its base is [${base}](https://huggingface.co/${base}).`,
+    facts.teacher && `It learned from ${inline(facts.teacher)}.`,
+    facts.license === undefined && 'The licence of the base and of the data still applies; no card named one.',
+  ].filter(Boolean);
+  return `---
+${front.join('\n')}
+---
+
+# ${facts.title.replace(/\s+/g, ' ')}
+
+A language model of ${count(facts.parameters)} parameters, ${facts.distilled ? 'distilled' : facts.trained ? 'trained' : 'exported'} in the browser with Stillroom. ${origin.join(' ')}
+${
+  facts.figures?.length
+    ? `\n## What was measured\n\n${table(
+        ['figure', 'value'],
+        facts.figures.map(({ name, value }) => [name, value]),
+      )}\n`
+    : ''
+}
+## Use
+
+${usage(facts, dtypes)}
+## Files
+
+Every ONNX file was opened again and compared with the engine that trained the model: the largest difference of a logit
+over the largest logit, whole, against its cache, and in a left-padded batch.
+
+${table(['file', 'bytes', 'dtype', 'difference', 'same first choice'], files.map(row))}
+${facts.recipe === undefined ? '' : `\n## Recipe\n\n\`\`\`json\n${facts.recipe}\n\`\`\`\n`}`;
+}
+
+function usage(facts: CardFacts, dtypes: readonly OnnxDtype[]): string {
+  if (dtypes.length === 0) return 'With Python: `AutoModelForCausalLM.from_pretrained(folder)`.\n';
+  const prompt = facts.chat ? `[{ role: 'user', content: 'Hello!' }]` : `'Once upon a time'`;
+  return `\`\`\`js
+import { pipeline } from '@huggingface/transformers';
+
+const write = await pipeline('text-generation', 'THIS_FOLDER');
+const [{ generated_text }] = await write(${prompt}, { max_new_tokens: 128 });
+\`\`\`
+
+Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.map((dtype) => `\`${dtype}\``).join(', ')}.
+`;
+}
+
+function row({ path, bytes, dtype, max_logit_difference, top1_agreement }: CardFile): string[] {
+  return [
+    `\`${path}\``,
+    bytes.toLocaleString('en'),
+    dtype,
+    max_logit_difference === undefined ? '' : max_logit_difference.toExponential(1),
+    top1_agreement === undefined ? '' : `${(100 * top1_agreement).toFixed(1)}%`,
+  ];
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.map(inline).join(' | ')} |`;
+  return [line(head), `|${head.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
+}
+
+/** Names come from files of others: a cell stays a cell, a line a line. */
+function inline(value: string): string {
+  return value.replace(/\s+/g, ' ').replace(/\|/g, '\\|').replace(/[<>]/g, '');
+}
+
+function count(parameters: number): string {
+  if (parameters >= 1e9) return `${(parameters / 1e9).toFixed(2)} billion`;
+  if (parameters >= 1e6) return `${(parameters / 1e6).toFixed(1)} million`;
+  return parameters.toLocaleString('en');
+}
+
+/** The licence that a model folder's own card names in its front matter. */
+export async function licenseOf(folder: FileSource): Promise<string | undefined> {
+  const source = await folder.open('README.md');
+  if (!source) return undefined;
+  const front = /^---\r?\n([\s\S]*?)\r?\n---/.exec(await readText(source))?.[1];
+  return front && /^license:\s*["']?([\w.+-]+)["']?\s*$/m.exec(front)?.[1];
+}

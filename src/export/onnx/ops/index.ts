@@ -1,0 +1,24 @@
+/** Which engine op is written how: a new op is a line here. */
+import type { OpLowering } from '../lowering.ts';
+import { add, addScaled, dropout, gelu, mul, scale, siluMul } from './arithmetic.ts';
+import { attention, kvAppend } from './attention.ts';
+import { embedding, matmul } from './linear.ts';
+import { layernorm, rmsnorm } from './norms.ts';
+import { rotary } from './rotary.ts';
+
+export const lowerings: Readonly<Record<string, OpLowering>> = {
+  add,
+  'add-scaled': addScaled,
+  attention,
+  dropout,
+  embedding,
+  gelu,
+  'kv-append': kvAppend,
+  layernorm,
+  matmul,
+  mul,
+  rmsnorm,
+  rotary,
+  scale,
+  'silu-mul': siluMul,
+};

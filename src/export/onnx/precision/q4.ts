@@ -1,0 +1,115 @@
+/**
+ * q4 and q4f16: matrices in blocks of 32 numbers along the input, four bits each, with a scale a block, multiplied by
+ * ONNX Runtime's MatMulNBits (com.microsoft): on WebGPU it never unpacks them.
+ *
+ *   W ≈ scale · (w − 8),  w in 0 … 15, two a byte, the first in the low half
+ *   scale = the block's entry of largest magnitude / −8, so that this entry is exact
+ *
+ * An embedding (and a head tied to it) keeps eight bits in the same blocks around 128: rows of four bits cost the most
+ * quality for the fewest bytes saved.
+ */
+import { f32ToF16 } from '../../../formats/half.ts';
+import { bytesOfView, type Lowering } from '../lowering.ts';
+import { transpose, type Matrix, type Precision } from './precision.ts';
+
+export const BLOCK = 32;
+const DOMAIN = 'com.microsoft';
+/** Products in integers of eight bits where the runtime has them, with sums in single precision. */
+const ACCURACY_LEVEL = 4;
+
+type Bits = 4 | 8;
+
+export interface Blocks {
+  /** [rows, blocks, 32 · bits / 8] */
+  readonly values: Uint8Array;
+  /** [rows, blocks] */
+  readonly scales: Float32Array;
+}
+
+export function quantizeBlocks(data: Float32Array, rows: number, columns: number, bits: Bits): Blocks {
+  const blocks = Math.ceil(columns / BLOCK);
+  const zero = 2 ** (bits - 1);
+  const last = 2 ** bits - 1;
+  const blockBytes = (BLOCK * bits) / 8;
+  const values = new Uint8Array(rows * blocks * blockBytes);
+  const scales = new Float32Array(rows * blocks);
+  for (let row = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const from = row * columns + block * BLOCK;
+      const to = Math.min(from + BLOCK, (row + 1) * columns);
+      let extreme = 0;
+      for (let i = from; i < to; i++) if (Math.abs(data[i]!) > Math.abs(extreme)) extreme = data[i]!;
+      const scale = extreme / -zero || 1;
+      scales[row * blocks + block] = scale;
+      const start = (row * blocks + block) * blockBytes;
+      for (let i = 0; i < BLOCK; i++) {
+        const value = from + i < to ? Math.min(last, Math.max(0, Math.round(data[from + i]! / scale) + zero)) : zero;
+        if (bits === 8) values[start + i] = value;
+        else values[start + (i >> 1)]! |= i % 2 === 0 ? value : value << 4;
+      }
+    }
+  }
+  return { values, scales };
+}
+
+function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Precision {
+  const stored = (
+    c: Lowering,
+    matrix: Matrix,
+    bits: Bits,
+  ): { values: string; scales: string; inputs: number; outputs: number } => {
+    const { name, rows, columns, transposed } = matrix;
+    const outputs = transposed ? rows : columns;
+    const inputs = transposed ? columns : rows;
+    const blocks = Math.ceil(inputs / BLOCK);
+    const read = async (): Promise<Blocks> => {
+      const data = await c.readWeight(name);
+      return quantizeBlocks(transposed ? data : transpose(data, rows, columns), outputs, inputs, bits);
+    };
+    const values = c.initializer({
+      name: `${name}.uint${bits}`,
+      type: 'UINT8',
+      shape: [outputs, blocks, (BLOCK * bits) / 8],
+      data: async () => (await read()).values,
+    });
+    const scales = c.initializer({
+      name: `${name}.scales`,
+      type: float,
+      shape: [outputs, blocks],
+      data: async () => {
+        const { scales } = await read();
+        return bytesOfView(float === 'FLOAT16' ? f32ToF16(scales) : scales);
+      },
+    });
+    return { values, scales, inputs, outputs };
+  };
+
+  return {
+    dtype,
+    float,
+    domains: { [DOMAIN]: 1 },
+    linear(c, x, matrix) {
+      const bits: Bits = matrix.tied ? 8 : 4;
+      const { values, scales, inputs, outputs } = stored(c, matrix, bits);
+      const attributes = {
+        K: { int: inputs },
+        N: { int: outputs },
+        bits: { int: bits },
+        block_size: { int: BLOCK },
+        accuracy_level: { int: ACCURACY_LEVEL },
+      };
+      return { name: c.emit('MatMulNBits', [x, values, scales], attributes, { domain: DOMAIN }), type: float };
+    },
+    rows(c, ids, matrix) {
+      const { values, scales, inputs } = stored(c, matrix, 8);
+      const centred = c.emit('Sub', [c.cast(c.emit('Gather', [values, ids]), 'UINT8', float), c.float(128)]);
+      const scale = c.emit('Unsqueeze', [c.emit('Gather', [scales, ids]), c.ints([-1])]);
+      const rows = c.emit('Reshape', [c.emit('Mul', [centred, scale]), c.ints([0, 0, -1])]);
+      if (inputs % BLOCK === 0) return { name: rows, type: float };
+      return { name: c.emit('Slice', [rows, c.ints([0]), c.ints([inputs]), c.ints([-1])]), type: float };
+    },
+  };
+}
+
+export const q4 = blockPrecision('q4', 'FLOAT');
+export const q4f16 = blockPrecision('q4f16', 'FLOAT16');
