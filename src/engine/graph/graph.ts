@@ -78,6 +78,10 @@ export class Graph implements GraphLike {
       : undefined;
   }
 
+  constantOf(value: Value): Float32Array | Int32Array | undefined {
+    return this.sourceOf(value)?.data;
+  }
+
   parameters(): Source[] {
     return [...this.sources.values()].filter((source) => source.kind === 'parameter');
   }

@@ -39,6 +39,8 @@ export interface Value {
 /** What an op needs of the graph it adds itself to. */
 export interface GraphLike {
   apply(op: OpDefinition, inputs: readonly Value[], attributes?: Attributes): readonly Value[];
+  /** The numbers of a constant; undefined for anything else. */
+  constantOf(value: Value): Float32Array | Int32Array | undefined;
 }
 
 /** A tensor in float64 on the CPU: what references and finite differences compute with. Row-major. */

@@ -2,6 +2,7 @@
 export { accumulate } from './accumulate/accumulate.ts';
 export { adamw } from './adamw/adamw.ts';
 export { add } from './add/add.ts';
+export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
 export { gelu, type GeluForm } from './gelu/gelu.ts';
@@ -16,3 +17,5 @@ export { siluMul } from './silu-mul/silu-mul.ts';
 export { fill, sumAll } from './sum-all/sum-all.ts';
 export { sumLeading } from './sum-leading/sum-leading.ts';
 export { sumSquares } from './sum-squares/sum-squares.ts';
+export { linearLoss, type LinearLossAttributes } from './linear-loss/linear-loss.ts';
+export { linearTopk } from './linear-topk/linear-topk.ts';

@@ -42,6 +42,32 @@ export function rowGrid(
   };
 }
 
+/**
+ * `fn sum_all(lid: u32, value: vec4<f32>) -> vec4<f32>`: the sum over a workgroup, for all its threads, in a fixed order.
+ * Two levels and three barriers: drivers that compile barriers into coroutines (llvmpipe) take seconds over a tree's many.
+ */
+export function workgroupSum(threads: number): string {
+  const groups = Math.min(16, threads);
+  const each = threads / groups;
+  return `
+var<workgroup> sum_terms: array<vec4<f32>, ${threads}>;
+var<workgroup> sum_groups: array<vec4<f32>, ${groups}>;
+fn sum_all(lid: u32, value: vec4<f32>) -> vec4<f32> {
+  workgroupBarrier();
+  sum_terms[lid] = value;
+  workgroupBarrier();
+  if (lid < ${groups}u) {
+    var sum = vec4<f32>();
+    for (var i = lid * ${each}u; i < (lid + 1u) * ${each}u; i++) { sum += sum_terms[i]; }
+    sum_groups[lid] = sum;
+  }
+  workgroupBarrier();
+  var total = vec4<f32>();
+  for (var i = 0u; i < ${groups}u; i++) { total += sum_groups[i]; }
+  return total;
+}`;
+}
+
 /** A number as an f32 literal that keeps every bit. */
 export function f32(value: number): string {
   const rounded = Math.fround(value);

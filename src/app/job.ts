@@ -1,0 +1,46 @@
+/**
+ * The page's one door to the job: its worker, started when it is first needed. Everything else in src/app sees a plain
+ * `JobApi`; that callbacks must be proxied to cross the thread is known only here.
+ */
+import { proxy, wrap, type Remote } from 'comlink';
+import type { JobApi } from '../job/protocol.ts';
+import { noteFault } from './state/faults.svelte.ts';
+
+/** The worker's constructor. */
+const WORKER = import.meta.glob<new () => Worker>('../../workers/engine.worker.ts', {
+  query: '?worker',
+  import: 'default',
+  eager: true,
+});
+
+let opened: JobApi | undefined;
+
+export function job(): JobApi {
+  opened ??= open();
+  return opened;
+}
+
+function open(): JobApi {
+  const found = Object.values(WORKER)[0];
+  if (!found) throw new Error('This build of the page has no engine.');
+  const worker = new found();
+  worker.addEventListener('error', (event) => noteFault(event.message || 'the worker did not start'));
+  const remote: Remote<JobApi> = wrap<JobApi>(worker);
+  return {
+    create: (recipe, files) => remote.create(recipe, files),
+    runs: () => remote.runs(),
+    events: (id) => remote.events(id),
+    remove: (id) => remote.remove(id),
+    files: (id) => remote.files(id),
+    backup: (id) => remote.backup(id),
+    restore: (file) => remote.restore(file),
+    preview: (recipe, files) => remote.preview(recipe, files),
+    estimate: (recipe, files) => remote.estimate(recipe, files),
+    run: (id, onEvent) => remote.run(id, proxy(onEvent)),
+    pause: () => remote.pause(),
+    stop: () => remote.stop(),
+    chat: (id, who, messages, settings, onText) => remote.chat(id, who, messages, settings, proxy(onText)),
+    stopChat: () => remote.stopChat(),
+    nextToken: (id, text, top) => remote.nextToken(id, text, top),
+  };
+}

@@ -1,0 +1,81 @@
+/**
+ * The data step of a run in one call: file ─▶ rows ─▶ split ─▶ ids and labels, with everything that a report says of it.
+ * Nothing is lost silently: read = kept + dropped, and each reason is counted.
+ */
+import type { ByteSource } from '../formats/byte-source.ts';
+import { InputError } from '../formats/input-error.ts';
+import type { Tokenizer } from '../models/tokenizer.ts';
+import type { Data } from '../recipe/schema.ts';
+import { readDataset } from './dataset.ts';
+import type { Row } from './row.ts';
+import { splitRows } from './split.ts';
+import { hashOfRows, tokenizeRows, type TokenizedRow } from './tokenize.ts';
+
+export interface DataReport {
+  readonly read: number;
+  readonly kept: number;
+  readonly cut: number;
+  readonly dropped: { reason: string; rows: number }[];
+  readonly tokens: number;
+  /** Share of the tokens that the loss looks at. */
+  readonly counted_share: number;
+  readonly train_rows: number;
+  readonly eval_rows: number;
+}
+
+export interface PreparedData {
+  readonly format: string;
+  readonly rows: readonly Row[];
+  readonly train: readonly TokenizedRow[];
+  readonly eval: readonly TokenizedRow[];
+  /** Longest row before cutting, in tokens. */
+  readonly longest: number;
+  /** sha256 over the ids of train, then eval: a teacher's cache belongs to it. */
+  readonly hash: string;
+  readonly report: DataReport;
+}
+
+export async function prepareData(
+  source: ByteSource,
+  data: Data,
+  tokenizer: Tokenizer,
+  seed: number,
+  onProgress?: (done: number, of: number) => Promise<void> | void,
+): Promise<PreparedData> {
+  const { format, rows } = await readDataset(source, data.format);
+  const split = splitRows(rows.length, data, seed);
+  const tell = (before: number) => (done: number) => onProgress?.(before + done, rows.length);
+  const train = await tokenizeRows(rows, split.train, tokenizer, data, source.name, tell(0));
+  const evaluated = await tokenizeRows(rows, split.eval, tokenizer, data, source.name, tell(split.train.length));
+  if (train.rows.length === 0) {
+    throw new InputError(
+      source.name,
+      '',
+      `leaves no row to train on (${rows.length} read, ${split.train.length} for training)`,
+      'more rows, a smaller data.eval_fraction or a larger data.max_length',
+    );
+  }
+  const dropped = new Map<string, number>();
+  for (const { reason, rows: count } of [...train.dropped, ...evaluated.dropped]) {
+    dropped.set(reason, (dropped.get(reason) ?? 0) + count);
+  }
+  const tokens = train.tokens + evaluated.tokens;
+  return {
+    format,
+    rows,
+    train: train.rows,
+    eval: evaluated.rows,
+    longest: Math.max(train.longest, evaluated.longest),
+    hash: await hashOfRows([...train.rows, ...evaluated.rows]),
+    report: {
+      read: rows.length,
+      kept: train.rows.length + evaluated.rows.length,
+      cut: train.cut + evaluated.cut,
+      dropped: [...dropped].map(([reason, count]) => ({ reason, rows: count })),
+      tokens,
+      counted_share: tokens === 0 ? 0 : (train.counted + evaluated.counted) / tokens,
+      train_rows: train.rows.length,
+      eval_rows: evaluated.rows.length,
+    },
+  };
+}

@@ -1,0 +1,209 @@
+/**
+ * Row ─▶ token ids and labels, as TRL's SFTTrainer prepares them (trl/trainer/sft_trainer.py, _prepare_dataset):
+ *  - conversations go through the chat template; assistant_only_loss counts the tokens that overlap what the assistant
+ *    says (chat-template.ts), else everything counts;
+ *  - a prompt with its completion counts the completion alone unless completion_only_loss is false; it starts where the
+ *    ids of the prompt and of the whole diverge;
+ *  - plain texts get the end token where they lack it;
+ *  - rows longer than max_length lose their end; a row in which nothing counts any more is dropped (not where rows are
+ *    packed), and said so.
+ * One liberty: with assistant_only_loss, a plain prompt and completion are taken as a user's and the assistant's turn,
+ * where TRL stops with an error.
+ */
+import { createSHA256 } from 'hash-wasm';
+import { InputError } from '../formats/input-error.ts';
+import type { ChatTemplate } from '../models/chat-template.ts';
+import type { Tokenizer } from '../models/tokenizer.ts';
+import type { Data } from '../recipe/schema.ts';
+import type { Row } from './row.ts';
+
+export interface TokenizedRow {
+  /** Row number from 0 in the file. */
+  readonly index: number;
+  readonly input_ids: Int32Array;
+  /** Not shifted; -100 does not count. */
+  readonly labels: Int32Array;
+}
+
+export interface Tokenized {
+  readonly rows: readonly TokenizedRow[];
+  /** Rows that lost their end to max_length (dropped ones not among them). */
+  readonly cut: number;
+  readonly dropped: readonly { reason: string; rows: number }[];
+  readonly tokens: number;
+  /** Tokens whose labels count, the first of each row aside: nothing predicts it. */
+  readonly counted: number;
+  /** Longest row before cutting. */
+  readonly longest: number;
+}
+
+type Settings = Pick<Data, 'max_length' | 'packing' | 'assistant_only_loss' | 'completion_only_loss'>;
+
+export const NOTHING_COUNTS = 'nothing that counts is left within max_length';
+
+/**
+ * @param order row numbers, in the order in which they are to be used
+ * @param file name of the rows in errors
+ * @param onProgress told the number of rows done, now and then; may wait, so that a worker hears a pause
+ */
+export async function tokenizeRows(
+  rows: readonly Row[],
+  order: Uint32Array,
+  tokenizer: Tokenizer,
+  settings: Settings,
+  file: string,
+  onProgress?: (done: number) => Promise<void> | void,
+): Promise<Tokenized> {
+  const kept: TokenizedRow[] = [];
+  let [cut, dropped, tokens, counted, longest] = [0, 0, 0, 0, 0];
+  for (const [done, index] of order.entries()) {
+    if (done % 256 === 0) await onProgress?.(done);
+    const { input_ids, labels } = tokenizeRow(rows[index]!, tokenizer, settings, `${file}: row ${index + 1}`);
+    longest = Math.max(longest, input_ids.length);
+    const ids = input_ids.slice(0, settings.max_length);
+    const shown = labels.slice(0, settings.max_length);
+    if (ids.length === 0 || (!settings.packing && shown.every((label) => label === -100))) {
+      dropped++;
+      continue;
+    }
+    if (ids.length < input_ids.length) cut++;
+    tokens += ids.length;
+    counted += shown.reduce((sum, label, i) => sum + (i > 0 && label !== -100 ? 1 : 0), 0);
+    kept.push({ index, input_ids: Int32Array.from(ids), labels: Int32Array.from(shown) });
+  }
+  await onProgress?.(order.length);
+  return {
+    rows: kept,
+    cut,
+    dropped: dropped > 0 ? [{ reason: NOTHING_COUNTS, rows: dropped }] : [],
+    tokens,
+    counted,
+    longest,
+  };
+}
+
+/** One row, not cut. */
+export function tokenizeRow(
+  row: Row,
+  tokenizer: Tokenizer,
+  settings: Pick<Settings, 'assistant_only_loss' | 'completion_only_loss'>,
+  file: string,
+): { input_ids: number[]; labels: number[] } {
+  try {
+    return labelled(row, tokenizer, settings);
+  } catch (error) {
+    // The row is where a person must look, even where the template or the tokenizer is what refused it.
+    if (error instanceof InputError)
+      throw new InputError(file, error.place, `${error.file}: ${error.what}`, error.allowed);
+    throw error;
+  }
+}
+
+function labelled(
+  row: Row,
+  tokenizer: Tokenizer,
+  settings: Pick<Settings, 'assistant_only_loss' | 'completion_only_loss'>,
+) {
+  const { assistant_only_loss } = settings;
+  const completionOnly = settings.completion_only_loss ?? true;
+  if ('text' in row) {
+    if (assistant_only_loss) {
+      throw new InputError(
+        'data',
+        'assistant_only_loss',
+        'is true though the row is plain text',
+        'false, or rows with messages',
+      );
+    }
+    const input_ids = tokenizer.encode(withEnd(row.text, tokenizer));
+    return { input_ids, labels: input_ids };
+  }
+  if ('messages' in row) return conversation(row.messages, row.tools, tokenizer, assistant_only_loss);
+
+  if (isPlain(row)) {
+    const { prompt, completion } = row;
+    if (!assistant_only_loss) {
+      const input_ids = tokenizer.encode(prompt + withEnd(completion, tokenizer));
+      return { input_ids, labels: fromDivergence(tokenizer.encode(prompt), input_ids, completionOnly) };
+    }
+    const turns = [
+      { role: 'user', content: prompt },
+      { role: 'assistant', content: completion },
+    ];
+    return conversation(turns, undefined, tokenizer, true);
+  }
+  const { prompt, completion, tools } = row;
+  const whole = conversation([...prompt, ...completion], tools, tokenizer, assistant_only_loss);
+  const promptText = templateOf(tokenizer).render(prompt, { add_generation_prompt: true, tools });
+  const promptIds = tokenizer.encode(promptText, { add_special_tokens: false });
+  const completionLabels = fromDivergence(promptIds, whole.input_ids, completionOnly);
+  return {
+    input_ids: whole.input_ids,
+    labels: whole.labels.map((label, i) => (completionLabels[i] === -100 ? -100 : label)),
+  };
+}
+
+type PromptRow = Extract<Row, { prompt: unknown }>;
+
+const isPlain = (row: PromptRow): row is Extract<PromptRow, { prompt: string }> => typeof row.prompt === 'string';
+
+function conversation(
+  messages: Parameters<ChatTemplate['renderWithSpans']>[0],
+  tools: readonly unknown[] | undefined,
+  tokenizer: Tokenizer,
+  assistantOnly: boolean,
+): { input_ids: number[]; labels: number[] } {
+  const template = templateOf(tokenizer);
+  if (!assistantOnly) {
+    const input_ids = tokenizer.encode(template.render(messages, { tools }), { add_special_tokens: false });
+    return { input_ids, labels: input_ids };
+  }
+  const { text, assistantSpans } = template.renderWithSpans(messages, { tools });
+  const input_ids = tokenizer.encode(text, { add_special_tokens: false });
+  const mask = tokenizer.mask(text, input_ids, assistantSpans);
+  if (!mask.includes(1)) {
+    throw new InputError(
+      'chat template',
+      '',
+      'writes nothing of what the assistant says',
+      'a template that writes its messages',
+    );
+  }
+  return { input_ids, labels: input_ids.map((id, i) => (mask[i] === 1 ? id : -100)) };
+}
+
+function templateOf(tokenizer: Tokenizer): ChatTemplate {
+  if (tokenizer.chat_template) return tokenizer.chat_template;
+  throw new InputError(
+    'student',
+    '',
+    'has no chat template',
+    'a model with chat_template.jinja, or rows that are plain text or a plain prompt and completion',
+  );
+}
+
+function withEnd(text: string, tokenizer: Tokenizer): string {
+  const end = tokenizer.special_tokens['eos_token'];
+  return end === undefined || text.endsWith(end) ? text : text + end;
+}
+
+function fromDivergence(prompt: readonly number[], whole: readonly number[], completionOnly: boolean): number[] {
+  if (!completionOnly) return [...whole];
+  let same = 0;
+  while (same < prompt.length && prompt[same] === whole[same]) same++;
+  return whole.map((id, i) => (i < same ? -100 : id));
+}
+
+/** sha256 over the ids of all rows, in order: what a teacher's cache was made for. */
+export async function hashOfRows(rows: readonly TokenizedRow[]): Promise<string> {
+  const hash = await createSHA256();
+  hash.init();
+  for (const { input_ids } of rows) {
+    // Byte order is fixed so that a cache made elsewhere fits.
+    const bytes = new DataView(new ArrayBuffer(4 * (input_ids.length + 1)));
+    bytes.setUint32(0, input_ids.length, true);
+    input_ids.forEach((id, i) => bytes.setInt32(4 * (i + 1), id, true));
+    hash.update(new Uint8Array(bytes.buffer));
+  }
+  return hash.digest('hex');
+}

@@ -1,0 +1,161 @@
+/**
+ * The head of a language model and its objective in one: hidden states and the output embedding go in, a loss comes out,
+ * and the gradient is made in the forward pass, chunk by chunk, so that [tokens × vocabulary] never exists
+ * (the idea of Liger's fused linear cross entropy; Hsu et al. 2024, arXiv 2410.10989, §3.2).
+ *
+ *   z = hidden Wᵀ;  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
+ *
+ * CE with label smoothing as transformers' LabelSmoother: (1 − ε) · nll + ε · mean over the vocabulary of −log q.
+ * D is given by `objective` (forward-kl.ts). A target of −100 does not count.
+ */
+import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { scaleBy } from '../scale/scale.ts';
+import { forwardKl, type TeacherRow } from './forward-kl.ts';
+import { linearLossKernel } from './kernel.ts';
+
+export type LinearLossAttributes = {
+  readonly objective: 'none' | 'forward_kl';
+  readonly temperature: number;
+  readonly alpha: number;
+  readonly tail: 'bucket' | 'ignore' | 'renormalize';
+  readonly label_smoothing: number;
+  /** Whether the gradients are made: evaluation needs none, a frozen head no weight gradient. */
+  readonly hiddenGradient: boolean;
+  readonly weightGradient: boolean;
+};
+
+export interface TeacherLogits {
+  /** i32 [B, T, k], no id twice in a row */
+  readonly ids: Value;
+  /** f32 [B, T, k] */
+  readonly logits: Value;
+  /** f32 [B, T]: log Σ exp(z / temperature) over the teacher's whole vocabulary */
+  readonly log_z: Value;
+}
+
+/** Columns of `stats`. */
+export const STATS = 4;
+
+export const linearLossOp: OpDefinition<LinearLossAttributes> = {
+  name: 'linear-loss',
+
+  infer([hidden, weight, targets, , ids], { hiddenGradient, weightGradient, objective }) {
+    if (hidden!.shape.at(-1) !== weight!.shape[1]) {
+      throw new RangeError(`linear-loss: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
+    }
+    if (objective !== 'none' && !ids) throw new RangeError(`linear-loss: '${objective}' needs a teacher`);
+    return [
+      { shape: [1], dtype: 'f32' },
+      { shape: [sizeOf(targets!.shape), STATS], dtype: 'f32' },
+      ...(hiddenGradient ? [hidden!] : []),
+      ...(weightGradient ? [weight!] : []),
+    ];
+  },
+
+  cost([hidden, weight], _outputs, { hiddenGradient, weightGradient }) {
+    const rows = sizeOf(hidden!.shape.slice(0, -1));
+    const products = 1 + Number(hiddenGradient) + Number(weightGradient);
+    const chunks = Math.ceil(rows / 128);
+    return {
+      flops: products * 2 * rows * sizeOf(weight!.shape),
+      bytes: products * (bytesOf(hidden!) + chunks * bytesOf(weight!)),
+    };
+  },
+
+  gradient(node, [g], needed) {
+    const { hiddenGradient, weightGradient } = node.attributes as unknown as LinearLossAttributes;
+    if ((needed[0] && !hiddenGradient) || (needed[1] && !weightGradient)) {
+      throw new RangeError('linear-loss: a gradient is needed that was not asked for');
+    }
+    const upstream = (value: Value): Value => (g!.graph.constantOf(g!)?.[0] === 1 ? value : scaleBy(value, g!));
+    return [
+      needed[0] ? upstream(node.outputs[2]!) : undefined,
+      needed[1] ? upstream(node.outputs[hiddenGradient ? 3 : 2]!) : undefined,
+    ];
+  },
+
+  reference([hidden, weight, targets, tokenScale, ids, logits, logZ], attributes, outputs) {
+    const [V, H] = weight!.shape as [number, number];
+    const rows = targets!.data.length;
+    const k = ids ? ids.data.length / rows : 0;
+    const { temperature: T, alpha, label_smoothing: smoothing } = attributes;
+    const scale = tokenScale!.data[0]!;
+    const stats = new Float64Array(rows * STATS);
+    const hiddenGradient = new Float64Array(rows * H);
+    const weightGradient = new Float64Array(V * H);
+    let loss = 0;
+    for (let row = 0; row < rows; row++) {
+      const x = hidden!.data.subarray(row * H, (row + 1) * H);
+      const z = new Float64Array(V);
+      for (let v = 0; v < V; v++) for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * x[h]!;
+      const target = targets!.data[row]!;
+      const logQ = logSoftmax(z, 1);
+      stats[row * STATS + 2] = -logQ.reduce((sum, value) => sum + Math.exp(value) * value, 0);
+      if (target === -100) continue;
+      const smooth = -logQ.reduce((sum, value) => sum + value, 0) / V;
+      const dz = logQ.map(
+        (value, v) => (1 - alpha) * (Math.exp(value) - (v === target ? 1 - smoothing : 0) - smoothing / V),
+      );
+      let divergence = 0;
+      if (attributes.objective === 'forward_kl') {
+        const teacher: TeacherRow = {
+          ids: ids!.data.subarray(row * k, (row + 1) * k),
+          logits: logits!.data.subarray(row * k, (row + 1) * k),
+          log_z: logZ!.data[row]!,
+        };
+        const kl = forwardKl.reference(logSoftmax(z, T), teacher, T, attributes.tail);
+        divergence = kl.value;
+        kl.gradient.forEach((value, v) => (dz[v]! += alpha * T * T * value));
+      }
+      const ce = -logQ[target]!;
+      stats[row * STATS] = ce;
+      stats[row * STATS + 1] = divergence;
+      stats[row * STATS + 3] = z.indexOf(z.reduce((a, b) => Math.max(a, b))) === target ? 1 : 0;
+      loss += scale * ((1 - alpha) * ((1 - smoothing) * ce + smoothing * smooth) + alpha * T * T * divergence);
+      for (let v = 0; v < V; v++) {
+        for (let h = 0; h < H; h++) {
+          hiddenGradient[row * H + h]! += scale * dz[v]! * weight!.data[v * H + h]!;
+          weightGradient[v * H + h]! += scale * dz[v]! * x[h]!;
+        }
+      }
+    }
+    const all = [Float64Array.of(loss), stats];
+    if (attributes.hiddenGradient) all.push(hiddenGradient);
+    if (attributes.weightGradient) all.push(weightGradient);
+    return outputs.map((type, i) => ({ shape: type.shape as number[], data: all[i]! }));
+  },
+
+  kernel: linearLossKernel,
+};
+
+function logSoftmax(z: Float64Array, temperature: number): Float64Array {
+  const largest = z.reduce((a, b) => Math.max(a, b));
+  const sum = z.reduce((total, value) => total + Math.exp((value - largest) / temperature), 0);
+  return z.map((value) => (value - largest) / temperature - Math.log(sum));
+}
+
+/**
+ * @param hidden f32 [B, T, H]
+ * @param weight f32 [V, H]
+ * @param targets i32 [B, T], already shifted
+ * @param tokenScale f32 [1]: 1 / counted tokens of the optimiser step
+ * @returns loss f32 [1]; stats f32 [B·T, 4]: ce and D (0 where not counted), entropy of softmax(z), 1 where the largest logit is the target
+ */
+export function linearLoss(
+  hidden: Value,
+  weight: Value,
+  targets: Value,
+  tokenScale: Value,
+  attributes: LinearLossAttributes,
+  teacher?: TeacherLogits,
+): { loss: Value; stats: Value } {
+  const inputs = [
+    hidden,
+    weight,
+    targets,
+    tokenScale,
+    ...(teacher ? [teacher.ids, teacher.logits, teacher.log_z] : []),
+  ];
+  const [loss, stats] = hidden.graph.apply(linearLossOp as unknown as OpDefinition, inputs, attributes);
+  return { loss: loss!, stats: stats! };
+}

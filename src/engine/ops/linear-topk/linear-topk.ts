@@ -1,0 +1,251 @@
+/**
+ * What a teacher's cache keeps of a row of logits z = hidden Wᵀ: the k largest with their ids, and log Σ exp(z / T) over
+ * the whole vocabulary at each temperature. Chunk by chunk: [tokens × vocabulary] never exists.
+ *
+ * Selection is exact and repeatable: a radix search (four digits of eight bits, counted with integer atomics) finds the
+ * k-th largest, then the k entries are ranked by (larger logit, smaller id).
+ */
+import {
+  bytesOf,
+  sizeOf,
+  type Dispatch,
+  type KernelContext,
+  type OpDefinition,
+  type Value,
+} from '../../graph/types.ts';
+import { chunksOf } from '../linear-loss/chunks.ts';
+import { matmulDispatch } from '../matmul/kernel.ts';
+import { f32, rowGrid, workgroupSum } from '../wgsl.ts';
+
+type LinearTopkAttributes = { readonly k: number; readonly temperatures: readonly number[] };
+
+const THREADS = 256;
+/** Candidates live in workgroup memory. */
+const MAX_K = 1024;
+
+export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
+  name: 'linear-topk',
+
+  infer([hidden, weight], { k, temperatures }) {
+    if (hidden!.shape.at(-1) !== weight!.shape[1]) {
+      throw new RangeError(`linear-topk: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
+    }
+    const limit = Math.min(MAX_K, weight!.shape[0] as number);
+    if (k < 1 || k > limit) throw new RangeError(`linear-topk: k is ${k}, not 1 to ${limit}`);
+    const lead = hidden!.shape.slice(0, -1);
+    return [
+      { shape: [...lead, k], dtype: 'i32' },
+      { shape: [...lead, k], dtype: 'f32' },
+      { shape: [...lead, temperatures.length], dtype: 'f32' },
+    ];
+  },
+
+  cost([hidden, weight]) {
+    const rows = sizeOf(hidden!.shape.slice(0, -1));
+    return {
+      flops: 2 * rows * sizeOf(weight!.shape),
+      bytes: bytesOf(hidden!) + Math.ceil(rows / 128) * bytesOf(weight!),
+    };
+  },
+
+  reference([hidden, weight], { k, temperatures }, [idsType, logitsType, logZType]) {
+    const [V, H] = weight!.shape as [number, number];
+    const rows = hidden!.data.length / H;
+    const ids = new Float64Array(rows * k);
+    const logits = new Float64Array(rows * k);
+    const logZ = new Float64Array(rows * temperatures.length);
+    for (let row = 0; row < rows; row++) {
+      const z = new Float64Array(V);
+      for (let v = 0; v < V; v++)
+        for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * hidden!.data[row * H + h]!;
+      const order = Array.from(z.keys()).sort((a, b) => z[b]! - z[a]! || a - b);
+      for (let j = 0; j < k; j++) {
+        ids[row * k + j] = order[j]!;
+        logits[row * k + j] = z[order[j]!]!;
+      }
+      const largest = z[order[0]!]!;
+      temperatures.forEach((T, i) => {
+        const sum = z.reduce((total, value) => total + Math.exp((value - largest) / T), 0);
+        logZ[row * temperatures.length + i] = largest / T + Math.log(sum);
+      });
+    }
+    return [
+      { shape: idsType!.shape as number[], data: ids },
+      { shape: logitsType!.shape as number[], data: logits },
+      { shape: logZType!.shape as number[], data: logZ },
+    ];
+  },
+
+  kernel({
+    inputs: [hidden, weight],
+    outputs: [ids, values, logZ],
+    attributes,
+    limits,
+    scratch,
+  }: KernelContext<LinearTopkAttributes>) {
+    const { k, temperatures } = attributes;
+    const [V, H] = weight!.shape as [number, number];
+    const chunks = chunksOf(hidden!.size / H, V, limits.maxStorageBufferBindingSize);
+    const logits = scratch([chunks[0]!.rows, V]);
+    return chunks.flatMap(({ start, rows }): Dispatch[] => {
+      const grid = rowGrid(rows, THREADS);
+      const n = temperatures.length;
+      return [
+        matmulDispatch({
+          a: hidden!,
+          b: weight!,
+          out: logits,
+          M: rows,
+          N: V,
+          K: H,
+          transB: true,
+          offsets: { a: start * H },
+        }),
+        {
+          label: `linear-topk rows ${rows}x${V}`,
+          bindings: [
+            { name: 'logits', operand: logits, access: 'read' },
+            { name: 'ids', operand: ids!, access: 'write', offset: start * k, length: rows * k },
+            { name: 'values', operand: values!, access: 'write', offset: start * k, length: rows * k },
+            { name: 'log_z', operand: logZ!, access: 'write', offset: start * n, length: rows * n },
+          ],
+          code: rowCode(grid, V, k, temperatures),
+          workgroups: grid.workgroups,
+        },
+      ];
+    });
+  },
+};
+
+function rowCode(grid: ReturnType<typeof rowGrid>, V: number, k: number, temperatures: readonly number[]): string {
+  return `
+var<workgroup> histogram: array<atomic<u32>, 256>;
+var<workgroup> largest: f32;
+var<workgroup> candidate_key: array<u32, ${k}>;
+var<workgroup> candidate_id: array<u32, ${k}>;
+var<workgroup> found: atomic<u32>;
+var<workgroup> prefix: u32;
+var<workgroup> remaining: u32;
+var<workgroup> smallest: atomic<u32>;
+${workgroupSum(THREADS)}
+
+// unsigned integers in the order of the floats
+fn key_of(z: f32) -> u32 {
+  let bits = bitcast<u32>(z);
+  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+fn value_of(key: u32) -> f32 {
+  return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));
+}
+
+${grid.entry} {
+  ${grid.index}
+  let base = row * ${V}u;
+
+  if (lid == 0u) { prefix = 0u; remaining = ${k}u; atomicStore(&found, 0u); }
+  for (var digit = 0u; digit < 4u; digit++) {
+    let shift = 24u - 8u * digit;
+    atomicStore(&histogram[lid], 0u);
+    workgroupBarrier();
+    let seen = workgroupUniformLoad(&prefix);
+    for (var v = lid; v < ${V}u; v += ${THREADS}u) {
+      let key = key_of(logits[base + v]);
+      if (digit == 0u || (key >> (shift + 8u)) == seen) { atomicAdd(&histogram[(key >> shift) & 255u], 1u); }
+    }
+    workgroupBarrier();
+    if (lid == 0u) {
+      var bin = 255u;
+      var left = remaining;
+      loop {
+        let count = atomicLoad(&histogram[bin]);
+        if (count >= left || bin == 0u) { break; }
+        left -= count;
+        bin -= 1u;
+      }
+      remaining = left;
+      prefix = (seen << 8u) | bin;
+    }
+    workgroupBarrier();
+  }
+  let threshold = workgroupUniformLoad(&prefix);
+  let ties = workgroupUniformLoad(&remaining);
+
+  for (var v = lid; v < ${V}u; v += ${THREADS}u) {
+    let key = key_of(logits[base + v]);
+    if (key > threshold) {
+      let slot = atomicAdd(&found, 1u);
+      candidate_key[slot] = key;
+      candidate_id[slot] = v;
+    }
+  }
+  // of those equal to the k-th largest, the smallest ids
+  var after = 0u;
+  for (var tie = 0u; tie < ties; tie++) {
+    if (lid == 0u) { atomicStore(&smallest, 0xffffffffu); }
+    workgroupBarrier();
+    for (var v = lid; v < ${V}u; v += ${THREADS}u) {
+      if (v >= after && key_of(logits[base + v]) == threshold) { atomicMin(&smallest, v); break; }
+    }
+    workgroupBarrier();
+    let id = atomicLoad(&smallest);
+    if (lid == 0u) {
+      candidate_key[${k}u - ties + tie] = threshold;
+      candidate_id[${k}u - ties + tie] = id;
+    }
+    after = id + 1u;
+    workgroupBarrier();
+  }
+  workgroupBarrier();
+
+  for (var j = lid; j < ${k}u; j += ${THREADS}u) {
+    let key = candidate_key[j];
+    let id = candidate_id[j];
+    var rank = 0u;
+    for (var other = 0u; other < ${k}u; other++) {
+      if (candidate_key[other] > key || (candidate_key[other] == key && candidate_id[other] < id)) { rank += 1u; }
+    }
+    ids[row * ${k}u + rank] = i32(id);
+    values[row * ${k}u + rank] = value_of(key);
+    if (rank == 0u) { largest = value_of(key); }
+  }
+  workgroupBarrier();
+  let m = workgroupUniformLoad(&largest);
+${groupsOfFour(temperatures)
+  .map(
+    (group, g) => `  {
+    var partial = vec4<f32>();
+    for (var v = lid; v < ${V}u; v += ${THREADS}u) {
+      let d = logits[base + v] - m;
+      ${group.map((T, i) => `partial[${i}] += exp(d / ${f32(T)});`).join(' ')}
+    }
+    let total = sum_all(lid, partial);
+    if (lid == 0u) {
+      ${group.map((T, i) => `log_z[row * ${temperatures.length}u + ${4 * g + i}u] = m / ${f32(T)} + log(total[${i}]);`).join('\n      ')}
+    }
+  }`,
+  )
+  .join('\n')}
+}`;
+}
+
+function groupsOfFour(temperatures: readonly number[]): number[][] {
+  return Array.from({ length: Math.ceil(temperatures.length / 4) }, (_, g) => temperatures.slice(4 * g, 4 * g + 4));
+}
+
+/**
+ * @param hidden f32 [B, T, H]
+ * @param weight f32 [V, H]
+ * @returns ids i32 [B, T, k] and logits f32 [B, T, k], largest first, smaller id first among equals; log_z f32 [B, T, temperatures]
+ */
+export function linearTopk(
+  hidden: Value,
+  weight: Value,
+  attributes: LinearTopkAttributes,
+): { ids: Value; logits: Value; log_z: Value } {
+  const [ids, logits, log_z] = hidden.graph.apply(
+    linearTopkOp as unknown as OpDefinition,
+    [hidden, weight],
+    attributes,
+  );
+  return { ids: ids!, logits: logits!, log_z: log_z! };
+}
