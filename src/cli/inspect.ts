@@ -6,8 +6,12 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { InputError } from '../formats/input-error.ts';
 import { readAdapter } from '../formats/peft.ts';
-import { parseStrictJson, isJsonObject } from '../formats/strict-json.ts';
+import { isJsonObject } from '../formats/strict-json.ts';
+import { openCacheFile } from '../formats/logit-cache-file.ts';
+import { cacheMagic } from '../formats/logit-cache-format.ts';
+import { inspectDataset } from '../data/dataset.ts';
 import { readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
+import { summarizeOnnx } from '../formats/onnx-summary.ts';
 import { openWeights, type Weights } from '../formats/weights.ts';
 import { openModel } from '../models/model.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
@@ -21,6 +25,8 @@ export const command: Command = {
   positionals: [1, 1],
   run,
 };
+
+const LARGEST_RECIPE = 1 << 20;
 
 /** What is told; `kind` first. */
 type Seen = { readonly kind: string } & Readonly<Record<string, unknown>>;
@@ -44,11 +50,13 @@ export async function inspect(place: string): Promise<Seen> {
       // A config.json that lies beside a file belongs to it only where a folder is asked about.
       return { kind: 'weights', format: weights.kind, ...aboutWeights(weights) };
     }
+    case '.onnx':
+      return { kind: 'onnx', ...(await summarizeOnnx(file)), bytes: file.size };
     case '.json':
-      return inspectJson(file);
-    default:
-      throw new InputError(place, '', 'is of no known kind', 'a model folder, safetensors, GGUF, adapter or recipe');
+      if (await isRecipe(file)) return { kind: 'recipe', recipe: parseRecipeText(await readText(file), place) };
   }
+  if (await isCache(file)) return inspectCache(file);
+  return { kind: 'dataset', ...(await inspectDataset(file)) };
 }
 
 async function inspectFolder(folder: FileSource): Promise<Seen> {
@@ -103,13 +111,27 @@ async function inspectAdapter(folder: FileSource): Promise<Seen> {
   return { kind: 'adapter', ...about, parameters, tensors: tensors.size };
 }
 
-async function inspectJson(file: ByteSource): Promise<Seen> {
-  const text = await readText(file);
-  const json = parseStrictJson(text);
-  if (isJsonObject(json) && ('student' in json || 'data' in json)) {
-    return { kind: 'recipe', recipe: parseRecipeText(text, file.name) };
+/** A recipe is small and says whom it teaches; any other JSON is rows. */
+async function isRecipe(file: ByteSource): Promise<boolean> {
+  if (file.size > LARGEST_RECIPE) return false;
+  try {
+    const json: unknown = JSON.parse(await readText(file));
+    return isJsonObject(json) && 'student' in json;
+  } catch {
+    return false;
   }
-  throw new InputError(file.name, '', 'is no recipe', 'a recipe has "student" and "data"');
+}
+
+async function isCache(file: ByteSource): Promise<boolean> {
+  if (file.size < cacheMagic.length) return false;
+  return new TextDecoder('latin1').decode(await file.read(0, cacheMagic.length)) === cacheMagic;
+}
+
+async function inspectCache(file: ByteSource): Promise<Seen> {
+  const cache = await openCacheFile(file);
+  const { header, rows, positions, bytes } = cache;
+  const mass_kept = Object.fromEntries(header.temperatures.map((at) => [at, cache.massKept(at)]));
+  return { kind: 'cache', ...header, rows, positions, bytes, mass_kept };
 }
 
 /** A line a fact; what has parts is indented. */

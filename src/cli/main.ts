@@ -14,6 +14,9 @@ interface Entry {
 const COMMANDS: Record<string, Entry> = {
   '': { about: 'serve the studio', load: () => import('./start.ts'), gpu: false },
   run: { about: 'do the whole job of a recipe, headless', load: () => import('./run.ts'), gpu: false },
+  inspect: { about: 'what a folder or file is', load: () => import('./inspect.ts'), gpu: false },
+  forward: { about: 'one pass of the engine over given ids', load: () => import('./forward.ts'), gpu: true },
+  export: { about: 'merge, write and verify without training', load: () => import('./export.ts'), gpu: true },
 };
 
 /** The command that argv names and what is left for it; flags alone belong to the studio. */

@@ -43,7 +43,8 @@ export interface BlockHead {
 }
 
 const version = 1;
-const headerMagic = 'SRLOGITS';
+/** How a cache file begins. */
+export const cacheMagic = 'SRLOGITS';
 const blockMagic = 0x4b425253; // "SRBK"
 const largestHeader = 1024 * 1024;
 const mostTemperatures = 64;
@@ -60,7 +61,7 @@ export function encodeHeader(header: CacheHeader): Uint8Array<ArrayBuffer> {
   const json = new TextEncoder().encode(JSON.stringify(checkHeader(header, 'logit cache')));
   const bytes = new Uint8Array(headerStart + json.length + 4);
   const view = new DataView(bytes.buffer);
-  bytes.set(new TextEncoder().encode(headerMagic));
+  bytes.set(new TextEncoder().encode(cacheMagic));
   view.setUint32(8, version, true);
   view.setUint32(12, json.length, true);
   bytes.set(json, headerStart);
@@ -71,8 +72,8 @@ export function encodeHeader(header: CacheHeader): Uint8Array<ArrayBuffer> {
 /** Bytes of the whole header, from its first 16. */
 export function headerLength(start: Uint8Array, file: string): number {
   const refuse = (what: string, allowed: string) => new InputError(file, 'header', what, allowed);
-  if (start.length < headerStart || new TextDecoder('latin1').decode(start.subarray(0, 8)) !== headerMagic) {
-    throw refuse(`it does not start with ${headerMagic}`, 'a logit cache of Stillroom');
+  if (start.length < headerStart || new TextDecoder('latin1').decode(start.subarray(0, 8)) !== cacheMagic) {
+    throw refuse(`it does not start with ${cacheMagic}`, 'a logit cache of Stillroom');
   }
   const view = new DataView(start.buffer, start.byteOffset, headerStart);
   if (view.getUint32(8, true) !== version) {
