@@ -54,20 +54,33 @@ const ALLOWED = 'a chat template that ends, within a few seconds and megabytes';
 
 class LimitedInterpreter extends Interpreter {
   private steps = 0;
+  private lookAt = 0;
   private readonly started = Date.now();
 
   override evaluate(...args: Parameters<Interpreter['evaluate']>): ReturnType<Interpreter['evaluate']> {
-    this.steps++;
+    this.spend(1);
+    const result = super.evaluate(...args);
+    // A value can only double or so in one step, so that checking each keeps memory bounded. Its size is work too: a
+    // loop over a list takes no other step where its body is empty.
+    const value: unknown = result.value;
+    if (typeof value === 'string') {
+      if (value.length > LIMITS.characters) throw new LimitError('writes too much text');
+      this.spend(value.length >> 8);
+    } else if (Array.isArray(value)) {
+      if (value.length > LIMITS.items) throw new LimitError('makes too long a list');
+      this.spend(value.length);
+    } else if (value instanceof Map) this.spend(value.size);
+    return result;
+  }
+
+  private spend(steps: number): void {
+    this.steps += steps;
     if (this.steps > LIMITS.steps) throw new LimitError(`takes more than ${LIMITS.steps} steps`);
-    if (this.steps % 256 === 0 && Date.now() - this.started > LIMITS.milliseconds) {
+    if (this.steps < this.lookAt) return;
+    this.lookAt = this.steps + 256;
+    if (Date.now() - this.started > LIMITS.milliseconds) {
       throw new LimitError(`takes longer than ${LIMITS.milliseconds / 1000} s`);
     }
-    const result = super.evaluate(...args);
-    // A value can only double or so in one step, so that checking each keeps memory bounded.
-    const { value } = result;
-    if (typeof value === 'string' && value.length > LIMITS.characters) throw new LimitError('writes too much text');
-    if (Array.isArray(value) && value.length > LIMITS.items) throw new LimitError('makes too long a list');
-    return result;
   }
 }
 
@@ -98,7 +111,8 @@ export class ChatTemplate {
     if (new RegExp(`\\s{${LIMITS.blanks}}`).test(source)) {
       throw new InputError(file, '', `holds ${LIMITS.blanks} blanks in a row`, 'a chat template');
     }
-    const { marked, blocks } = markGeneration(source, file);
+    // Jinja reads every kind of line end as \n.
+    const { marked, blocks } = markGeneration(source.replace(/\r\n?/g, '\n'), file);
     this.marksGeneration = blocks > 0;
     try {
       this.program = new Template(marked).parsed;
@@ -167,9 +181,10 @@ export class ChatTemplate {
     tools: RenderOptions['tools'],
   ): { start: number | undefined; end: number } {
     const [open, close] = this.sentinelsFor(messages);
-    const wrapped = messages.map((message, j) =>
-      j === i ? { ...message, content: open + message.content + close } : message,
-    );
+    // Templates trim contents and throw old thoughts away: the sentinels stand inside of what is surely kept.
+    const [, thought, kept, blanks] = /^((?:[^]*<\/think>)?\s*)([^]*?)(\s*)$/.exec(messages[i]!.content)!;
+    const content = `${thought}${open}${kept}${close}${blanks}`;
+    const wrapped = messages.map((message, j) => (j === i ? { ...message, content } : message));
     const marked = this.attempt(wrapped, { tools });
     if (marked === undefined || marked.replaceAll(open, '').replaceAll(close, '') !== text) throw this.unfound();
     const opens = marked.indexOf(open);
@@ -177,8 +192,12 @@ export class ChatTemplate {
     if (closes < 0) throw this.unfound();
     const start = opens >= 0 && opens < closes ? opens : undefined;
     let end = start === undefined ? closes : closes - open.length;
+    // What ends a turn: the end token, or another in angle brackets (Phi's <|end|>), and the blanks after it.
+    // What ends a turn: the end token, or another in angle brackets (Phi's <|end|>), and the blanks after it.
     const eos = this.specialTokens['eos_token'];
-    if (eos && text.startsWith(eos, end)) end += eos.length + /^\s*/.exec(text.slice(end + eos.length))![0].length;
+    if (eos && text.startsWith(eos, end)) end += eos.length;
+    else end += /^<[^<>\s]{1,40}>/.exec(text.slice(end, end + 42))?.[0].length ?? 0;
+    end += /^\s*/.exec(text.slice(end))![0].length;
     return { start, end };
   }
 

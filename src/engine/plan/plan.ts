@@ -55,6 +55,9 @@ export interface PlannedMemory {
   readonly outputs: number;
 }
 
+/** Storage buffers a kernel may bind on every device (maxStorageBuffersPerShaderStage). */
+const MOST_BINDINGS = 8;
+
 export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSize: number }): Plan {
   const nodes = order(graph);
   const operands = new Map<Value, Operand>();
@@ -113,6 +116,8 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
     );
     flops += cost.flops;
     traffic += cost.bytes;
+    const crowded = lowered.find((dispatch) => dispatch.bindings.length > MOST_BINDINGS);
+    if (crowded) throw new RangeError(`'${crowded.label}' binds ${crowded.bindings.length} buffers`);
     for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: cost.flops / lowered.length });
   });
 

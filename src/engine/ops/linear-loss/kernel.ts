@@ -40,7 +40,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
   const logits = scratch([most, V]);
   const partial = scratch([most, lanes, PARTIAL]);
   const coefficients = scratch([most, COEFFICIENTS]);
-  const support = k > 0 ? scratch([most, k]) : undefined;
+  const support = k > 0 ? scratch([most, k, 4]) : undefined;
   const rowLoss = scratch([rows]);
 
   const dispatches: Dispatch[] = [];
@@ -78,9 +78,21 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         offsets: { a: at * H },
       }),
     );
-    const teacher = k > 0 ? [window('teacher_ids', ids!, k)] : [];
-    if (support)
-      add('set aside', chunk.rows * k, [write('logits', logits), ...teacher, write('support', support)], setAside(row));
+    const entries = support ? [{ ...read('support', support), element: 'vec4<f32>' }] : [];
+    if (support) {
+      add(
+        'set aside',
+        chunk.rows * k,
+        [
+          write('logits', logits),
+          window('teacher_ids', ids!, k),
+          window('teacher_logits', teacherLogits!, k),
+          window('teacher_log_z', logZ!, 1),
+          { ...write('support', support), element: 'vec4<f32>' },
+        ],
+        setAside(row),
+      );
+    }
     add('partial', chunk.rows * lanes, [read('logits', logits), write('partial', partial)], partialSums(row));
     add(
       'row',
@@ -93,10 +105,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         window('stats', stats, 4, 'write'),
         window('row_loss', rowLoss, 1, 'write'),
         write('coefficients', coefficients),
-        ...teacher,
-        ...(support
-          ? [read('support', support), window('teacher_logits', teacherLogits!, k), window('teacher_log_z', logZ!, 1)]
-          : []),
+        ...entries,
       ],
       joinRow(row),
     );
@@ -111,15 +120,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
       add(
         'sparse',
         chunk.rows * k,
-        [
-          write('logits', logits),
-          read('coefficients', coefficients),
-          window('targets', targets!, 1),
-          ...teacher,
-          read('support', support),
-          window('teacher_logits', teacherLogits!, k),
-          window('teacher_log_z', logZ!, 1),
-        ],
+        [write('logits', logits), read('coefficients', coefficients), window('targets', targets!, 1), ...entries],
         sparseGradient(row),
       );
     }
@@ -178,10 +179,12 @@ interface RowShape {
 /** What stands in a row for an entry that was set aside. */
 const ASIDE = '-1e30';
 
-function setAside({ V, k }: RowShape): string {
-  return `  let id = (i / ${k}u) * ${V}u + u32(teacher_ids[i]);
-  support[i] = logits[id];
-  logits[id] = ${ASIDE};`;
+/** An entry: the student's logit, the teacher's log p, the id. One tensor, because a kernel may bind eight buffers only. */
+function setAside({ V, k, attributes: { temperature: T } }: RowShape): string {
+  return `  let id = u32(teacher_ids[i]);
+  let at = (i / ${k}u) * ${V}u + id;
+  support[i] = vec4<f32>(logits[at], teacher_logits[i] / ${f32(T)} - teacher_log_z[i / ${k}u], f32(id), 0.0);
+  logits[at] = ${ASIDE};`;
 }
 
 /** largest, where it is first, Σ e^(z−m), Σ e^(z−m) (z−m), Σ z, Σ e^((z−m)/T) over a lane's stride. */
@@ -228,11 +231,14 @@ function joinRow({ V, k, lanes, attributes }: RowShape): string {
   const overLanes = (body: string): string =>
     `for (var lane = 0u; lane < ${lanes}u; lane++) {\n    let p0 = (i * ${lanes}u + lane) * ${PARTIAL}u;\n    ${body}\n  }`;
   const overSupport = (body: string): string =>
-    distil ? `for (var j = 0u; j < ${k}u; j++) {\n    let z = support[i * ${k}u + j];\n    ${body}\n  }` : '';
+    distil
+      ? `for (var j = 0u; j < ${k}u; j++) {\n    let entry = support[i * ${k}u + j];
+    let z = entry.x;\n    ${body}\n  }`
+      : '';
   return `  var m = ${ASIDE};
   var top = 0u;
   ${overLanes('if (partial[p0] > m || (partial[p0] == m && u32(partial[p0 + 1u]) < top)) { m = partial[p0]; top = u32(partial[p0 + 1u]); }')}
-  ${overSupport(`let id = u32(teacher_ids[i * ${k}u + j]);\n    if (z > m || (z == m && id < top)) { m = z; top = id; }`)}
+  ${overSupport(`let id = u32(entry.z);\n    if (z > m || (z == m && id < top)) { m = z; top = id; }`)}
 
   var e_sum = 0.0;
   var ed_sum = 0.0;
@@ -262,7 +268,7 @@ function joinRow({ V, k, lanes, attributes }: RowShape): string {
   if (counted) {
     let scale = token_scale[0];
     var target_logit = logits[i * ${V}u + u32(target_id)];
-    ${overSupport(`if (teacher_ids[i * ${k}u + j] == target_id) { target_logit = z; }`)}
+    ${overSupport(`if (i32(entry.z) == target_id) { target_logit = z; }`)}
     nll = log_sum - (target_logit - m);
     let z_t = t_in + t_out;
     coefficients[to] = m;
@@ -287,11 +293,12 @@ function divergenceOf(k: number, T: number, tail: LinearLossAttributes['tail']):
     var plogp = 0.0;
     var p_logq = 0.0;
     for (var j = 0u; j < ${k}u; j++) {
-      let log_p = teacher_logits[i * ${k}u + j] / ${f32(T)} - teacher_log_z[i];
+      let entry = support[i * ${k}u + j];
+      let log_p = entry.y;
       let p = exp(log_p);
       p_sum += p;
       plogp += p * log_p;
-      p_logq += p * ((support[i * ${k}u + j] - m) / ${f32(T)} - log_z_student);
+      p_logq += p * ((entry.x - m) / ${f32(T)} - log_z_student);
     }
     ${forwardKl.wgsl(tail)}
     divergence_of_row = divergence;
@@ -330,10 +337,11 @@ function sparseGradient(shape: RowShape): string {
   let c = row * ${COEFFICIENTS}u;
   let scale = coefficients[c + 2u];
   if (scale == 0.0) { return; }
-  let id = u32(teacher_ids[i]);
-  let z = support[i];
+  let entry = support[i];
+  let id = u32(entry.z);
+  let z = entry.x;
   let q = exp(max((z - coefficients[c]) / ${f32(T)}, -100.0)) / coefficients[c + 3u];
-  let p = coefficients[c + 6u] * exp(teacher_logits[i] / ${f32(T)} - teacher_log_z[row]);
+  let p = coefficients[c + 6u] * exp(entry.y);
   let kl = (coefficients[c + 4u] + coefficients[c + 5u]) * q - p;
   logits[row * ${V}u + id] = ${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl;`;
 }
