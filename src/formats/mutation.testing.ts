@@ -47,11 +47,11 @@ export function damaged(seeds: readonly Bytes[]): fc.Arbitrary<Bytes> {
     ),
     fc.tuple(place, fc.uint8Array({ minLength: 1, maxLength: 12 })).map(([x, extra]) => (bytes: Bytes) => {
       const at = Math.floor(x * bytes.length);
-      return Uint8Array.from([...bytes.subarray(0, at), ...extra, ...bytes.subarray(at)]);
+      return splice(bytes, at, 0, extra);
     }),
     fc.tuple(place, fc.integer({ min: 1, max: 40 })).map(([x, length]) => (bytes: Bytes) => {
       const at = Math.floor(x * bytes.length);
-      return Uint8Array.from([...bytes.subarray(0, at), ...bytes.subarray(at + length)]);
+      return splice(bytes, at, length, new Uint8Array(0));
     }),
     // A run of digits in a text header becomes another number.
     fc
@@ -62,12 +62,21 @@ export function damaged(seeds: readonly Bytes[]): fc.Arbitrary<Bytes> {
         if (at < 0) return bytes;
         let end = at;
         while (end < bytes.length && bytes[end]! >= 0x30 && bytes[end]! <= 0x39) end++;
-        return Uint8Array.from([...bytes.subarray(0, at), ...new TextEncoder().encode(text), ...bytes.subarray(end)]);
+        return splice(bytes, at, end - at, new TextEncoder().encode(text));
       }),
   );
   return fc
     .tuple(fc.constantFrom(...seeds), fc.array(damage, { minLength: 1, maxLength: 3 }))
     .map(([seed, damages]) => damages.reduce((bytes, apply) => apply(bytes), seed));
+}
+
+function splice(bytes: Bytes, at: number, removed: number, added: Uint8Array): Bytes {
+  const rest = bytes.subarray(at + removed);
+  const out = new Uint8Array(at + added.length + rest.length);
+  out.set(bytes.subarray(0, at));
+  out.set(added, at);
+  out.set(rest, at + added.length);
+  return out;
 }
 
 function change(bytes: Bytes, place: number, width: number, edit: (part: Bytes) => void): Bytes {
