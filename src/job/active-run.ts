@@ -5,6 +5,7 @@
 import { Device } from '../engine/run/device.ts';
 import type { Keep } from '../formats/keep.ts';
 import type { Recipe } from '../recipe/schema.ts';
+import type { RecipeContext } from './context.ts';
 import type { Host, LocalFiles, Outlet } from './host.ts';
 import type { JobEvent, MetricsLine, Report, Step } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
@@ -27,9 +28,10 @@ type Progress = Extract<JobEvent, { kind: 'progress' }>;
 const NOT_KEPT = new Set<JobEvent['kind']>(['progress', 'paused', 'resumed', 'error', 'done']);
 const PROGRESS_EVERY_MS = 200;
 
-export class ActiveRun {
+export class ActiveRun implements RecipeContext {
   readonly recipe: Recipe;
   readonly sources: Sources;
+  readonly recipeFile: string;
   asked: Ask | undefined;
   private gpu: Promise<Device> | undefined;
   private waiting: JobEvent[] = [];
@@ -45,6 +47,7 @@ export class ActiveRun {
     private readonly listener: (event: JobEvent) => void,
   ) {
     this.recipe = now.recipe;
+    this.recipeFile = now.recipe_file;
     this.sources = new Sources(host, local, now.recipe_file);
   }
 
@@ -126,6 +129,13 @@ export class ActiveRun {
     await this.host.shelf.runs.trim(this.now.id, (event) => optimiserStep(event) <= step);
     const events = await this.host.shelf.runs.lines(this.now.id);
     await this.outlet.metrics(metricsLines(events));
+    return events.flatMap((event) => (event.kind === 'metrics' ? [event.line] : []));
+  }
+
+  /** All lines of metrics so far. */
+  async metrics(): Promise<MetricsLine[]> {
+    await this.flush();
+    const events = await this.host.shelf.runs.lines(this.now.id);
     return events.flatMap((event) => (event.kind === 'metrics' ? [event.line] : []));
   }
 

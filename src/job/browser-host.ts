@@ -21,6 +21,12 @@ export function browserHost(store: Store, pageAddress: string): Host {
     bundled: new URL('bundled/', pageAddress).href,
     hub: 'https://huggingface.co',
     shelf: shelfOf(store),
+    async ort() {
+      const ort = await import('onnxruntime-web/wasm');
+      // Its threads start workers from this bundle's own address, which is this worker.
+      ort.env.wasm.numThreads = 1;
+      return ort;
+    },
     now: () => new Date(),
   };
 }

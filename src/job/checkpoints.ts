@@ -42,7 +42,12 @@ export class Checkpoints {
   async save(state: TrainerState, progress: Progress): Promise<number> {
     const folder = folderOf(state.step);
     const tensors = writeSafetensors(
-      state.tensors.map(({ name, data }) => ({ name, dtype: 'F32', shape: [data.length], data: data as Float32Array<ArrayBuffer> })),
+      state.tensors.map(({ name, data }) => ({
+        name,
+        dtype: 'F32',
+        shape: [data.length],
+        data: data as Float32Array<ArrayBuffer>,
+      })),
     );
     const json = new TextEncoder().encode(JSON.stringify(progress));
     await this.keep.put(

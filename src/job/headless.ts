@@ -5,7 +5,6 @@
 import { ActiveRun } from './active-run.ts';
 import { openBridge, type Bridge } from './bridge.ts';
 import type { Host, LocalFiles, Outlet } from './host.ts';
-import type { Job } from './job.ts';
 import type { JobEvent } from './protocol.ts';
 import { newRun } from './run-facts.ts';
 
@@ -13,10 +12,10 @@ const RUN = 'headless';
 
 /** Resolves when the command line has heard the last event. */
 export async function runHeadless(
-  job: Job,
   host: Host,
   token: string,
   onEvent: (event: JobEvent) => void,
+  sit: (run: ActiveRun) => Promise<void>,
 ): Promise<void> {
   const bridge = await openBridge(token);
   const { start } = bridge;
@@ -33,7 +32,7 @@ export async function runHeadless(
       if (!kept) await runs.delete(RUN);
       const facts = kept?.facts ?? newRun(RUN, start.recipe, start.recipeFile, host.now());
       if (!kept) await runs.put(RUN, facts.created, facts);
-      await job.sit(new ActiveRun(host, facts, bridgeOutlet(bridge), bridgeFiles(bridge), tell));
+      await sit(new ActiveRun(host, facts, bridgeOutlet(bridge), bridgeFiles(bridge), tell));
     });
   } catch (error) {
     tell({ kind: 'error', input: false, message: error instanceof Error ? error.message : String(error) });

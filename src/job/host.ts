@@ -2,6 +2,7 @@
  * What a job is handed by the place it runs in: a GPU, a shelf to keep things on, addresses, a clock. The browser's is
  * browser-host.ts; tests hand in one that lies in memory. Nothing else of job/ knows where it runs.
  */
+import type { OrtModule } from '../export/verify/session.ts';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import type { Keep } from '../formats/keep.ts';
 import type { RunFacts } from './run-facts.ts';
@@ -17,6 +18,8 @@ export interface Host {
   /** Address of the model hub, without a slash at its end. */
   readonly hub: string;
   readonly shelf: Shelf;
+  /** ONNX Runtime, loaded when a file is opened again. */
+  ort(): Promise<OrtModule>;
   now(): Date;
 }
 

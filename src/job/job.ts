@@ -5,10 +5,12 @@
 import { blobFile } from '../formats/blob-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import { parseRecipe } from '../recipe/parse.ts';
-import type { Recipe, RecipeInput } from '../recipe/schema.ts';
+import type { RecipeInput } from '../recipe/schema.ts';
 import { Busy } from '../store/faults.ts';
 import { ActiveRun, metricsLines } from './active-run.ts';
+import type { RecipeContext } from './context.ts';
 import { estimateOf } from './estimate.ts';
+import { runHeadless } from './headless.ts';
 import type { Host } from './host.ts';
 import { broughtFiles, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
@@ -37,13 +39,15 @@ export class Job implements JobApi {
   private active: ActiveRun | undefined;
   private readonly talk: Talk;
 
-  constructor(private readonly host: Host) {
+  constructor(private readonly host: Promise<Host>) {
     this.talk = new Talk(host);
   }
 
   async create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary> {
-    const { id, facts } = this.fresh(parseRecipe(recipe, RECIPE));
-    const { runs, folder, sizes } = this.host.shelf;
+    const { shelf, now } = await this.host;
+    const { runs, folder, sizes } = shelf;
+    const id = crypto.randomUUID();
+    const facts = newRun(id, parseRecipe(recipe, RECIPE), RECIPE, now());
     try {
       await keepBrought(files, folder(id, 'inputs'));
       await runs.put(id, facts.created, facts);
@@ -55,24 +59,27 @@ export class Job implements JobApi {
   }
 
   async runs(): Promise<RunSummary[]> {
-    const [kept, sizes] = await Promise.all([this.host.shelf.runs.list(), this.host.shelf.sizes()]);
+    const { shelf } = await this.host;
+    const [kept, sizes] = await Promise.all([shelf.runs.list(), shelf.sizes()]);
     // A run that says it is running and is not this page's died, or is another tab's: the lock will tell.
     return kept.map(({ facts }) => summaryOf(facts, sizes.get(facts.id) ?? 0));
   }
 
   async events(id: string): Promise<JobEvent[]> {
     const { facts } = await this.kept(id);
-    return retold(facts, await this.host.shelf.runs.lines(id));
+    return retold(facts, await (await this.host).shelf.runs.lines(id));
   }
 
   async remove(id: string): Promise<void> {
+    const { shelf } = await this.host;
     await this.talk.close();
-    await this.host.shelf.lock(id, () => this.host.shelf.runs.delete(id));
+    await shelf.lock(id, () => shelf.runs.delete(id));
   }
 
   async files(id: string): Promise<{ path: string; blob: Blob }[]> {
     await this.kept(id);
-    const folder = this.host.shelf.folder(id, 'out');
+    const { shelf } = await this.host;
+    const folder = shelf.folder(id, 'out');
     const files: { path: string; blob: Blob }[] = [];
     for (const path of await folder.list()) {
       const source = (await folder.open(path))!;
@@ -83,40 +90,41 @@ export class Job implements JobApi {
       }
       files.push({ path, blob: new Blob(parts) });
     }
-    const metrics = metricsLines(await this.host.shelf.runs.lines(id));
+    const metrics = metricsLines(await shelf.runs.lines(id));
     files.push({ path: 'metrics.jsonl', blob: new Blob(metrics.map((line) => `${line}\n`)) });
     return files;
   }
 
   async backup(id: string): Promise<Blob> {
-    return new Response(await this.host.shelf.backup(id)).blob();
+    const { shelf } = await this.host;
+    return new Response(await shelf.backup(id)).blob();
   }
 
   async restore(file: Blob): Promise<RunSummary> {
-    const id = await this.host.shelf.restore(blobFile(file, file instanceof File ? file.name : 'backup'));
+    const { shelf } = await this.host;
+    const id = await shelf.restore(blobFile(file, file instanceof File ? file.name : 'backup'));
     const { facts } = await this.kept(id);
-    return summaryOf(facts, (await this.host.shelf.sizes()).get(id) ?? 0);
+    return summaryOf(facts, (await shelf.sizes()).get(id) ?? 0);
   }
 
   async preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview> {
-    const parsed = parseRecipe(recipe, RECIPE);
-    return previewOf(parsed, new Sources(this.host, broughtFiles(files), RECIPE));
+    return previewOf(await this.context(recipe, files));
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate> {
-    const parsed = parseRecipe(recipe, RECIPE);
-    return estimateOf(parsed, new Sources(this.host, broughtFiles(files), RECIPE), this.host.gpu);
+    return estimateOf(await this.context(recipe, files), (await this.host).gpu);
   }
 
   async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {
     if (this.active) throw new InputError(id, '', 'another run is going on in this page', 'one run at a time');
+    const host = await this.host;
+    const { shelf } = host;
     await this.talk.close();
     try {
-      await this.host.shelf.lock(id, async () => {
+      await shelf.lock(id, async () => {
         const { facts } = await this.kept(id);
-        const { shelf } = this.host;
         const local = await keptFiles(shelf.folder(id, 'inputs'));
-        await this.sit(new ActiveRun(this.host, facts, pageOutlet(shelf.folder(id, 'out')), local, onEvent));
+        await this.sit(new ActiveRun(host, facts, pageOutlet(shelf.folder(id, 'out')), local, onEvent));
       });
     } catch (error) {
       if (!(error instanceof Busy)) throw error;
@@ -124,8 +132,11 @@ export class Job implements JobApi {
     }
   }
 
-  /** A sitting of a run that `headless` or the page has opened. */
-  async sit(run: ActiveRun): Promise<void> {
+  async headless(token: string, onEvent: (event: JobEvent) => void): Promise<void> {
+    await runHeadless(await this.host, token, onEvent, (run) => this.sit(run));
+  }
+
+  private async sit(run: ActiveRun): Promise<void> {
     this.active = run;
     try {
       await work(run);
@@ -160,12 +171,13 @@ export class Job implements JobApi {
     return this.talk.nextToken((await this.kept(runId)).facts, text, top);
   }
 
-  private fresh(recipe: Recipe, id: string = crypto.randomUUID()): { id: string; facts: ReturnType<typeof newRun> } {
-    return { id, facts: newRun(id, recipe, RECIPE, this.host.now()) };
+  private async context(recipe: RecipeInput, files: BroughtFiles): Promise<RecipeContext> {
+    const sources = new Sources(await this.host, broughtFiles(files), RECIPE);
+    return { recipe: parseRecipe(recipe, RECIPE), sources, recipeFile: RECIPE };
   }
 
   private async kept(id: string): Promise<{ facts: ReturnType<typeof newRun> }> {
-    const found = await this.host.shelf.runs.get(id);
+    const found = await (await this.host).shelf.runs.get(id);
     if (!found) throw new InputError(id, '', 'there is no such run', 'one of the kept runs');
     return found;
   }

@@ -18,8 +18,16 @@ export function chart(title: string, series: readonly Series[]): string {
   const drawn = series.filter(({ points }) => points.length > 0);
   const all = drawn.flatMap(({ points }) => points);
   if (all.length < 2) return '';
-  const xs = scale(all.map(([x]) => x), PLOT.left, WIDTH - PLOT.right);
-  const ys = scale(all.map(([, y]) => y), HEIGHT - PLOT.bottom, PLOT.top);
+  const xs = scale(
+    all.map(([x]) => x),
+    PLOT.left,
+    WIDTH - PLOT.right,
+  );
+  const ys = scale(
+    all.map(([, y]) => y),
+    HEIGHT - PLOT.bottom,
+    PLOT.top,
+  );
   const path = (points: Series['points']): string =>
     points.map(([x, y], i) => `${i === 0 ? 'M' : 'L'}${xs.at(x).toFixed(1)} ${ys.at(y).toFixed(1)}`).join('');
   const grid = ys.ticks
@@ -59,7 +67,11 @@ function smoothed(points: Series['points']): Series['points'] {
   });
 }
 
-function scale(values: readonly number[], from: number, to: number): { at: (value: number) => number; ticks: number[] } {
+function scale(
+  values: readonly number[],
+  from: number,
+  to: number,
+): { at: (value: number) => number; ticks: number[] } {
   const low = values.reduce((a, b) => Math.min(a, b), Infinity);
   const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const span = high - low || 1;

@@ -43,17 +43,43 @@ ${tasks(evaluate.tasks)}
 ${curves(lines)}
 <h2>Data</h2>
 <p>${count(data.read)} rows read, ${count(data.kept)} kept (${count(data.train_rows)} to train, ${count(data.eval_rows)} to evaluate), ${count(data.cut)} of them cut at ${count(recipe.data.max_length)} tokens. ${count(data.tokens)} tokens, of which ${percent(data.counted_share)} count.</p>
-${data.dropped.length > 0 ? table(['Dropped because', 'Rows'], data.dropped.map((drop) => [escape(drop.reason), count(drop.rows)])) : ''}
+${
+  data.dropped.length > 0
+    ? table(
+        ['Dropped because', 'Rows'],
+        data.dropped.map((drop) => [escape(drop.reason), count(drop.rows)]),
+      )
+    : ''
+}
 <h2>Teacher</h2>
 <p>${teacherWords(teacher)}</p>
 <h2>Memory</h2>
 <p>${bytes(train.planned_bytes)} planned, ${bytes(train.measured_bytes)} measured on the GPU.</p>
 <h2>Files</h2>
-${files.length > 0 ? table(['File', 'Precision', 'Size', 'Largest difference from the engine', 'Same first choice'], files.map((file) => [`<code>${escape(file.path)}</code>`, escape(file.dtype), bytes(file.bytes), file.max_logit_difference === undefined ? '' : file.max_logit_difference.toExponential(1), file.top1_agreement === undefined ? '' : percent(file.top1_agreement)])) : '<p>No model was written.</p>'}
+${
+  files.length > 0
+    ? table(
+        ['File', 'Precision', 'Size', 'Largest difference from the engine', 'Same first choice'],
+        files.map((file) => [
+          `<code>${escape(file.path)}</code>`,
+          escape(file.dtype),
+          bytes(file.bytes),
+          file.max_logit_difference === undefined ? '' : file.max_logit_difference.toExponential(1),
+          file.top1_agreement === undefined ? '' : percent(file.top1_agreement),
+        ]),
+      )
+    : '<p>No model was written.</p>'
+}
 <h2>What happened</h2>
-${table(['Time (UTC)', 'What', ''], history.map((line) => [escape(line.time.slice(0, 19).replace('T', ' ')), line.what, escape(line.detail ?? '')]))}
+${table(
+  ['Time (UTC)', 'What', ''],
+  history.map((line) => [escape(line.time.slice(0, 19).replace('T', ' ')), line.what, escape(line.detail ?? '')]),
+)}
 <h2>What went in</h2>
-${table(['', 'SHA-256'], Object.entries(provenance.hashes).map(([what, hash]) => [escape(what), `<code>${escape(hash)}</code>`]))}
+${table(
+  ['', 'SHA-256'],
+  Object.entries(provenance.hashes).map(([what, hash]) => [escape(what), `<code>${escape(hash)}</code>`]),
+)}
 <details class="card"><summary>The recipe</summary><pre>${escape(JSON.stringify(recipe, null, 2))}</pre></details>
 </main>
 </html>
@@ -74,7 +100,9 @@ function teacherWords(teacher: Report['teacher']): string {
     ...(teacher.parameters === undefined ? [] : [`${count(teacher.parameters)} parameters`]),
     ...(teacher.tokens_per_second === undefined ? [] : [`${count(teacher.tokens_per_second)} tokens a second`]),
     ...(teacher.cache_bytes === undefined ? [] : [`a cache of ${bytes(teacher.cache_bytes)}`]),
-    ...Object.entries(teacher.mass_kept ?? {}).map(([t, mass]) => `${percent(mass)} of its probability kept at T = ${escape(t)}`),
+    ...Object.entries(teacher.mass_kept ?? {}).map(
+      ([t, mass]) => `${percent(mass)} of its probability kept at T = ${escape(t)}`,
+    ),
   ];
   return `${parts.join(', ')}.`;
 }
@@ -83,7 +111,12 @@ function tasks(tasks: Report['evaluate']['tasks']): string {
   if (tasks.length === 0) return '';
   const cell = (one: Figure | undefined): string =>
     one ? `${percent(one.value)} <small>${percent(one.low)} to ${percent(one.high)}</small>` : '';
-  const head = ['On rows none has seen', '<span class="teacher">Teacher</span>', 'Student before', '<span class="student">Student after</span>'];
+  const head = [
+    'On rows none has seen',
+    '<span class="teacher">Teacher</span>',
+    'Student before',
+    '<span class="student">Student after</span>',
+  ];
   return `<h2>Right answers</h2>\n${table(
     head,
     tasks.map((task) => [
@@ -107,7 +140,12 @@ function curves(lines: readonly MetricsLine[]): string {
     { name: 'training', points: points('kl'), colour: 'var(--student)', smooth: true },
     { name: 'evaluation', points: points('eval_kl'), colour: 'var(--ink)', smooth: false },
   ]);
-  return [loss, kl].filter((svg) => svg !== '').map((svg) => `<div class="card">${svg}</div>`).join('\n') || '<p>No line was logged.</p>';
+  return (
+    [loss, kl]
+      .filter((svg) => svg !== '')
+      .map((svg) => `<div class="card">${svg}</div>`)
+      .join('\n') || '<p>No line was logged.</p>'
+  );
 }
 
 /** Cells are HTML; all but the first column are figures. */

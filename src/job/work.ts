@@ -53,11 +53,11 @@ async function withDevicesLost(run: ActiveRun): Promise<void> {
 
 async function end(run: ActiveRun, error: unknown): Promise<void> {
   if (error instanceof Interrupted) {
-    const last = { kind: 'paused', why: 'asked' } as const;
     await run.happened('paused', error.by === 'stopped' ? 'stopped' : undefined);
-    await run.note({ state: error.by, last });
-    run.emit(last);
-    return;
+    if (error.by === 'stopped') return run.note({ state: 'stopped' });
+    const last = { kind: 'paused', why: 'asked' } as const;
+    await run.note({ state: 'paused', last });
+    return run.emit(last);
   }
   const message = error instanceof Error ? error.message : String(error);
   const last: Extract<JobEvent, { kind: 'paused' | 'error' }> =

@@ -1,0 +1,91 @@
+/** Questions of rows as prompts, and who answers them: a model on the device, greedily, in batches. */
+import type { Row } from '../../data/row.ts';
+import type { Device } from '../../engine/run/device.ts';
+import type { Answerer, Question } from '../../evaluate/exact-match.ts';
+import { InputError } from '../../formats/input-error.ts';
+import { openJsonObject } from '../../formats/json-file.ts';
+import { Generator } from '../../models/generate.ts';
+import type { Model } from '../../models/model.ts';
+import type { Tokenizer } from '../../models/tokenizer.ts';
+import type { DeviceModel } from './device-model.ts';
+
+export interface RowQuestion extends Question {
+  /** What a person reads. */
+  readonly text: string;
+}
+
+/** undefined for rows without an answer to ask for. */
+export function questionOf(row: Row, tokenizer: Tokenizer): RowQuestion | undefined {
+  if ('text' in row) return undefined;
+  if ('messages' in row) {
+    const last = row.messages.at(-1);
+    if (last?.role !== 'assistant' || row.messages.length < 2) return undefined;
+    return conversation(row.messages.slice(0, -1), last.content, tokenizer);
+  }
+  if (typeof row.prompt === 'string') {
+    const prompt = tokenizer.encode(row.prompt);
+    return { prompt, text: row.prompt, expected: (row as { completion: string }).completion };
+  }
+  const completion = row.completion as readonly { content: string }[];
+  return conversation(row.prompt, completion.map(({ content }) => content).join('\n'), tokenizer);
+}
+
+export function questionsOf(rows: readonly Row[], tokenizer: Tokenizer, file: string): RowQuestion[] {
+  return rows.map((row, i) => {
+    const question = questionOf(row, tokenizer);
+    if (question) return question;
+    throw new InputError(file, `row ${i + 1}`, 'has no question with an answer', 'rows that end with an answer');
+  });
+}
+
+function conversation(
+  messages: Parameters<NonNullable<Tokenizer['chat_template']>['render']>[0],
+  expected: string,
+  tokenizer: Tokenizer,
+): RowQuestion {
+  const { chat_template } = tokenizer;
+  if (!chat_template) {
+    throw new InputError('student', '', 'has no chat template', 'a model with chat_template.jinja');
+  }
+  const prompt = chat_template.render(messages, { add_generation_prompt: true });
+  const text = messages.findLast(({ role }) => role === 'user')?.content ?? prompt;
+  return { prompt: tokenizer.encode(prompt, { add_special_tokens: false }), text, expected };
+}
+
+/** Where an answer ends: all that generation_config.json, config.json and the tokenizer name. */
+export async function endTokens(model: Model, tokenizer: Tokenizer): Promise<number[]> {
+  const generation = await openJsonObject(model.folder, 'generation_config.json');
+  const named = [generation?.['eos_token_id'], model.config['eos_token_id'], tokenizer.eos_token_id];
+  const ids = named.flat().filter((id): id is number => typeof id === 'number');
+  return [...new Set(ids)];
+}
+
+/** Bytes that the keys and values of a batch may take. */
+const CACHE_BYTES = 256 * 1024 * 1024;
+const MOST_AT_ONCE = 64;
+
+/** Programs for prompts up to the longest of these; `free` gives them back. */
+export async function answererFor(
+  device: Device,
+  model: DeviceModel,
+  tokenizer: Tokenizer,
+  questions: readonly Question[],
+  settings: { max_new_tokens: number; eos_token_ids: readonly number[] },
+): Promise<Answerer & { free(): void }> {
+  const { options } = model;
+  const most = options.max_position_embeddings;
+  const prompt = Math.min(most - 1, Math.max(1, ...questions.map((one) => one.prompt.length)));
+  const capacity = Math.min(most, prompt + settings.max_new_tokens);
+  const rowBytes = 8 * capacity * options.num_hidden_layers * options.num_key_value_heads * options.head_dim;
+  const batch = Math.max(1, Math.min(MOST_AT_ONCE, questions.length, Math.floor(CACHE_BYTES / rowBytes)));
+  const generator = await Generator.create(device, options, model.tensors, { batch, prompt, capacity }, model.adapter);
+  return {
+    batch,
+    async answer(prompts) {
+      const cut = prompts.map((ids) => ids.slice(-prompt));
+      const answers = await generator.generate(cut, { ...settings, temperature: 0, top_p: 1, seed: 0 });
+      return answers.map((ids) => tokenizer.decode(ids, { skip_special_tokens: true }));
+    },
+    free: () => generator.free(),
+  };
+}
