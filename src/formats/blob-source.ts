@@ -1,5 +1,6 @@
 /** Files that a person picked or dropped into the page, as the byte and file sources that every reader takes. */
 import type { ByteSource, FileSource } from './byte-source.ts';
+import { InputError } from './input-error.ts';
 
 export function blobFile(blob: Blob, name: string): ByteSource {
   return {
@@ -9,7 +10,17 @@ export function blobFile(blob: Blob, name: string): ByteSource {
       if (start < 0 || end > blob.size || start > end) {
         throw new RangeError(`${name}: bytes ${start} to ${end} of ${blob.size}`);
       }
-      return new Uint8Array(await blob.slice(start, end).arrayBuffer());
+      try {
+        return new Uint8Array(await blob.slice(start, end).arrayBuffer());
+      } catch (error) {
+        // A picked file is a promise of the disk: changed or moved since, the browser refuses it.
+        throw new InputError(
+          name,
+          '',
+          `it can no longer be read (${(error as Error).message})`,
+          'the file as it was picked',
+        );
+      }
     },
   };
 }

@@ -68,6 +68,7 @@ async function readModel(source: ByteSource): Promise<OnnxModel> {
     }
   }
   if (graph === undefined) throw messages.refuse('graph', 'there is none', 'an ONNX model');
+  if (ir_version < 1) throw messages.refuse('ir_version', `it is ${ir_version}`, 'an ONNX model, which names it');
   return {
     ir_version,
     producer_name,

@@ -64,6 +64,7 @@ function model(): Uint8Array<ArrayBuffer> {
         text(entry, 1, 'location');
         text(entry, 2, 'model.onnx_data');
       });
+      number(tensor, 14, 1);
     });
     message(graph, 11, valueInfo('input_ids', 7, ['batch_size', 'sequence_length']));
     message(graph, 11, valueInfo('w', 1, [300, 4]));

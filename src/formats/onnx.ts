@@ -31,6 +31,9 @@ export const onnxTypes = {
   UINT4: { number: 21, bits: 4 },
   INT4: { number: 22, bits: 4 },
   FLOAT4E2M1: { number: 23, bits: 4 },
+  FLOAT8E8M0: { number: 24, bits: 8 },
+  UINT2: { number: 25, bits: 2 },
+  INT2: { number: 26, bits: 2 },
 } as const;
 
 export type OnnxType = keyof typeof onnxTypes;
@@ -107,7 +110,7 @@ export interface OnnxValue {
   readonly shape: readonly (number | string | null)[] | undefined;
 }
 
-/** Bytes of a tensor's data, or undefined where the dims are none or too many. Half-byte elements are packed in pairs. */
+/** Bytes of a tensor's data, or undefined where the dims are none or too many. Elements below a byte are packed. */
 export function onnxBytes(dtype: OnnxType, dims: readonly unknown[]): number | undefined {
   const count = elementCount(dims);
   const bits = count === undefined ? NaN : count * onnxTypes[dtype].bits;

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readAll } from './byte-source.ts';
-import { blobFolder } from './blob-source.ts';
+import { blobFile, blobFolder } from './blob-source.ts';
 import { InputError } from './input-error.ts';
 import { openUrl, urlFolder } from './url-source.ts';
 
@@ -111,4 +111,11 @@ test('dropped files: the folder around them is taken off, and only where it is a
     ['/a/x', '/b/y', 'z'].map((path) => ({ path, blob })),
   );
   expect(await two.list!()).toEqual(['a/x', 'b/y', 'z']);
+});
+
+test('a picked file that changed since is said so', async () => {
+  const gone = { size: 3, slice: () => ({ arrayBuffer: () => Promise.reject(new Error('NotReadableError')) }) };
+  await expect(blobFile(gone as unknown as Blob, 'rows.jsonl').read(0, 3)).rejects.toThrow(
+    'rows.jsonl: it can no longer be read (NotReadableError): the file as it was picked',
+  );
 });

@@ -20,11 +20,6 @@ export interface Schedule {
   readonly total_steps: number;
 }
 
-/** `warmup_ratio` of a run as steps: transformers rounds up; an explicit `warmup_steps` wins. */
-export function warmupSteps(settings: { warmup_ratio: number; warmup_steps: number }, total: number): number {
-  return settings.warmup_steps > 0 ? settings.warmup_steps : Math.ceil(total * settings.warmup_ratio);
-}
-
 export function learningRate(schedule: Schedule, step: number): number {
   return schedule.learning_rate * factor(schedule, step);
 }

@@ -31,18 +31,21 @@ export function philox(counter: Words, key: readonly [number, number]): Words {
   let [c0, c1, c2, c3] = counter.map((word) => word >>> 0) as [number, number, number, number];
   let [k0, k1] = [key[0] >>> 0, key[1] >>> 0];
   for (let round = 0; round < 10; round++) {
-    const a = BigInt(c0) * 0xd2511f53n;
-    const b = BigInt(c2) * 0xcd9e8d57n;
-    [c0, c1, c2, c3] = [
-      (Number(b >> 32n) ^ c1 ^ k0) >>> 0,
-      Number(b & 0xffffffffn),
-      (Number(a >> 32n) ^ c3 ^ k1) >>> 0,
-      Number(a & 0xffffffffn),
-    ];
+    const low0 = Math.imul(0xd2511f53, c0) >>> 0;
+    const low1 = Math.imul(0xcd9e8d57, c2) >>> 0;
+    [c0, c1, c2, c3] = [(highWord(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0, low1, (highWord(0xd2511f53, c0) ^ c3 ^ k1) >>> 0, low0];
     k0 = (k0 + 0x9e3779b9) >>> 0;
     k1 = (k1 + 0xbb67ae85) >>> 0;
   }
   return [c0, c1, c2, c3];
+}
+
+/** The upper 32 bits of a product of two 32-bit words, by 16-bit halves. */
+function highWord(a: number, b: number): number {
+  const [al, ah, bl, bh] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16];
+  const middle = ah * bl + Math.floor((al * bl) / 65536);
+  const cross = al * bh + (middle & 0xffff);
+  return (ah * bh + Math.floor(middle / 65536) + Math.floor(cross / 65536)) >>> 0;
 }
 
 /** A number in [0, 1) with 53 random bits, for choices made on the CPU (sampling, shuffles). */
