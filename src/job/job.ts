@@ -10,7 +10,8 @@ import { Busy } from '../store/faults.ts';
 import { ActiveRun, metricsLines } from './active-run.ts';
 import type { RecipeContext } from './context.ts';
 import { estimateOf } from './estimate.ts';
-import { runHeadless } from './headless.ts';
+import { openBridge, type Bridge } from './bridge.ts';
+import { bridgeDriver, HEADLESS, headlessRun } from './headless.ts';
 import type { Host } from './host.ts';
 import { broughtFiles, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
@@ -37,6 +38,8 @@ const RECIPE = 'recipe';
 
 export class Job implements JobApi {
   private active: ActiveRun | undefined;
+  /** To the command line that drives this page. */
+  private bridge: Bridge | undefined;
   private readonly talk: Talk;
 
   constructor(private readonly host: Promise<Host>) {
@@ -118,22 +121,29 @@ export class Job implements JobApi {
   async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {
     if (this.active) throw new InputError(id, '', 'another run is going on in this page', 'one run at a time');
     const host = await this.host;
-    const { shelf } = host;
+    const driver = this.bridge && id === HEADLESS ? bridgeDriver(this.bridge) : undefined;
+    const hear = (event: JobEvent): void => {
+      onEvent(event);
+      driver?.hear(event);
+    };
     await this.talk.close();
     try {
-      await shelf.lock(id, async () => {
+      await host.shelf.lock(id, async () => {
         const { facts } = await this.kept(id);
-        const local = await keptFiles(shelf.folder(id, 'inputs'));
-        await this.sit(new ActiveRun(host, facts, pageOutlet(shelf.folder(id, 'out')), local, onEvent));
+        const local = driver?.files ?? (await keptFiles(host.shelf.folder(id, 'inputs')));
+        const outlet = driver?.outlet ?? pageOutlet(host.shelf.folder(id, 'out'));
+        await this.sit(new ActiveRun(host, facts, outlet, local, hear));
       });
     } catch (error) {
       if (!(error instanceof Busy)) throw error;
-      onEvent({ kind: 'paused', why: 'busy-elsewhere', message: error.message });
+      hear({ kind: 'paused', why: 'busy-elsewhere', message: error.message });
     }
+    await driver?.heard();
   }
 
-  async headless(token: string, onEvent: (event: JobEvent) => void): Promise<void> {
-    await runHeadless(await this.host, token, onEvent, (run) => this.sit(run));
+  async headless(token: string): Promise<RunSummary> {
+    this.bridge = await openBridge(token);
+    return summaryOf(await headlessRun(await this.host, this.bridge.start), 0);
   }
 
   private async sit(run: ActiveRun): Promise<void> {

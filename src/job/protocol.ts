@@ -237,6 +237,6 @@ export interface JobApi {
   stopChat(): Promise<void>;
   /** The most likely next tokens after a text, by teacher and student. */
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
-  /** The run that the command line asks for (`#/run?bridge=TOKEN`), to its end; events go there too. */
-  headless(token: string, onEvent: (event: JobEvent) => void): Promise<void>;
+  /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
+  headless(token: string): Promise<RunSummary>;
 }

@@ -59,7 +59,10 @@ export class Talk {
         throw new InputError(facts.recipe.student.model, '', 'has no chat template', 'a model that can chat');
       }
       const speaker = await this.speaker(room, facts, who);
-      const text = tokenizer.chat_template.render(messages.map((message) => ({ ...message })), { add_generation_prompt: true });
+      const text = tokenizer.chat_template.render(
+        messages.map((message) => ({ ...message })),
+        { add_generation_prompt: true },
+      );
       const prompt = tokenizer.encode(text, { add_special_tokens: false });
       const generator = await fitting(device, speaker, prompt.length, settings.max_new_tokens);
       const ids: number[] = [];
