@@ -1,34 +1,44 @@
-/** The task `exact_match`: the share of questions whose final answer is the expected one, answered greedily in batches. */
-import { wilson, type Proportion } from './interval.ts';
+/**
+ * The share of rows whose final answer is right: the model writes, greedily, and what `answerOf` takes from its text is
+ * compared with the expected answer.
+ */
+import type { Generator } from '../models/generate.ts';
+import { proportion, type Proportion } from './interval.ts';
 
 export interface Question {
-  /** Token ids, up to where the answer begins. */
-  readonly prompt: readonly number[];
+  /** Prompt with the template around it, up to where the assistant speaks. */
+  readonly input_ids: readonly number[];
   readonly expected: string;
 }
 
-/** Writes the rest of each prompt, at most as many prompts at once as `batch`. */
-export interface Answerer {
-  readonly batch: number;
-  answer(prompts: readonly (readonly number[])[]): Promise<string[]>;
+export interface Answered {
+  readonly text: string;
+  readonly right: boolean;
 }
 
-/** @param final the answer in a text: what is compared */
 export async function exactMatch(
+  generator: Generator,
   questions: readonly Question[],
-  answerer: Answerer,
-  final: (text: string) => string,
-  onProgress?: (done: number, of: number) => Promise<void> | void,
-): Promise<Proportion> {
-  let right = 0;
-  for (let at = 0; at < questions.length; at += answerer.batch) {
-    const asked = questions.slice(at, at + answerer.batch);
-    const answers = await answerer.answer(asked.map(({ prompt }) => prompt));
-    answers.forEach((text, i) => {
-      const expected = final(asked[i]!.expected);
-      if (expected !== '' && final(text) === expected) right++;
+  how: {
+    readonly max_new_tokens: number;
+    readonly eos_token_ids: readonly number[];
+    readonly decode: (tokens: readonly number[]) => string;
+    readonly answerOf: (text: string) => string;
+    readonly onProgress?: (done: number, of: number) => Promise<void> | void;
+  },
+): Promise<{ figure: Proportion; answers: Answered[] }> {
+  const answers: Answered[] = [];
+  for (let start = 0; start < questions.length; start += generator.shape.batch) {
+    const batch = questions.slice(start, start + generator.shape.batch);
+    const written = await generator.generate(
+      batch.map((question) => question.input_ids),
+      { temperature: 0, top_p: 1, seed: 0, max_new_tokens: how.max_new_tokens, eos_token_ids: how.eos_token_ids },
+    );
+    written.forEach((tokens, i) => {
+      const text = how.decode(tokens);
+      answers.push({ text, right: how.answerOf(text) === batch[i]!.expected });
     });
-    await onProgress?.(Math.min(questions.length, at + answerer.batch), questions.length);
+    await how.onProgress?.(answers.length, questions.length);
   }
-  return wilson(right, questions.length);
+  return { figure: proportion(answers.filter((answer) => answer.right).length, answers.length), answers };
 }

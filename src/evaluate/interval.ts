@@ -1,4 +1,4 @@
-/** A proportion with its 95% interval (Wilson 1927): good for few rows, and for none or all right. */
+/** Proportions with their 95% interval (Wilson 1927): right at 0 and 1 and for a few dozen rows, where ± √ is not. */
 export interface Proportion {
   readonly value: number;
   readonly low: number;
@@ -6,20 +6,12 @@ export interface Proportion {
   readonly rows: number;
 }
 
-/** The normal distribution's 97.5% point. */
-const Z = 1.959963984540054;
+const Z = 1.959964;
 
-export function wilson(right: number, rows: number): Proportion {
+export function proportion(right: number, rows: number): Proportion {
   if (rows === 0) return { value: 0, low: 0, high: 1, rows };
   const p = right / rows;
-  const z2 = Z * Z;
-  const middle = p + z2 / (2 * rows);
-  const spread = Z * Math.sqrt((p * (1 - p) + z2 / (4 * rows)) / rows);
-  const scale = 1 + z2 / rows;
-  return {
-    value: p,
-    low: right === 0 ? 0 : Math.max(0, (middle - spread) / scale),
-    high: right === rows ? 1 : Math.min(1, (middle + spread) / scale),
-    rows,
-  };
+  const centre = (p + Z ** 2 / (2 * rows)) / (1 + Z ** 2 / rows);
+  const half = (Z / (1 + Z ** 2 / rows)) * Math.sqrt((p * (1 - p)) / rows + Z ** 2 / (4 * rows ** 2));
+  return { value: p, low: Math.max(0, Math.min(p, centre - half)), high: Math.min(1, Math.max(p, centre + half)), rows };
 }

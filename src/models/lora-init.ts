@@ -1,21 +1,17 @@
 /**
  * What a new adapter starts from, as PEFT's `reset_lora_parameters` (tuners/lora/layer.py), with numbers that are a pure
- * function of seed and tensor:
+ * function of seed and name:
  *   true        A ~ U(±1/√in) (kaiming_uniform, a = √5), B = 0: the model is unchanged
- *   "gaussian"  A ~ N(0, 1/r), B = 0
+ *   "gaussian"  A ~ N(0, 1/r²), B = 0
  *   false       A as for true, B ~ U(±1/√r) (torch's default of a linear layer)
  */
-import type { Shape } from '../engine/graph/types.ts';
-import { philox } from '../engine/ops/philox.ts';
 import type { AdapterTensor } from '../formats/peft.ts';
 import type { DecoderOptions } from './decoder.ts';
+import { initialLora, initialWeight } from './initialize.ts';
 import type { LoraSettings } from './lora.ts';
 import { adapterParameters } from './model.ts';
 
 export type LoraInit = boolean | 'gaussian';
-
-/** Philox stream of new adapters; a tensor's number is the third word of its counters. */
-const STREAM = 0x4c4f_5241;
 
 export function newAdapter(
   options: DecoderOptions,
@@ -24,50 +20,24 @@ export function newAdapter(
   seed: number,
 ): Map<string, AdapterTensor> {
   const tensors = new Map<string, AdapterTensor>();
-  let number = 0;
   for (const [name, symbolic] of adapterParameters(options, settings)) {
     const shape = symbolic as readonly [number, number];
-    const isA = name.endsWith('.lora_A.weight');
-    tensors.set(name, { shape, data: isA ? startOfA(shape, init, seed, number) : startOfB(shape, init, seed, number) });
-    number++;
+    tensors.set(name, { shape, data: start(name, shape, init, seed) });
   }
   return tensors;
 }
 
-function startOfA(shape: Shape, init: LoraInit, seed: number, tensor: number): Float32Array<ArrayBuffer> {
-  const [r, inputs] = shape as readonly [number, number];
-  if (init === 'gaussian') return normal(r * inputs, 1 / r, seed, tensor);
-  return uniform(r * inputs, 1 / Math.sqrt(inputs), seed, tensor);
-}
-
-function startOfB(shape: Shape, init: LoraInit, seed: number, tensor: number): Float32Array<ArrayBuffer> {
-  const [outputs, r] = shape as readonly [number, number];
-  return init === false ? uniform(outputs * r, 1 / Math.sqrt(r), seed, tensor) : new Float32Array(outputs * r);
-}
-
-/** 24 bits each, as torch draws float32. */
-export function uniform(count: number, bound: number, seed: number, tensor: number): Float32Array<ArrayBuffer> {
-  const values = new Float32Array(count);
-  for (let i = 0; i < count; i += 4) {
-    const words = philox([i / 4, 0, tensor, STREAM], [seed, 0]);
-    for (let j = 0; j < 4 && i + j < count; j++) values[i + j] = bound * ((words[j]! >>> 8) / 2 ** 23 - 1);
-  }
-  return values;
-}
-
-/** Box and Muller 1958: two uniforms make two normals. */
-export function normal(count: number, deviation: number, seed: number, tensor: number): Float32Array<ArrayBuffer> {
-  const values = new Float32Array(count);
-  for (let i = 0; i < count; i += 4) {
-    const words = philox([i / 4, 0, tensor, STREAM], [seed, 0]);
-    for (let j = 0; j < 4; j += 2) {
-      const radius = deviation * Math.sqrt(-2 * Math.log((words[j]! + 1) / 2 ** 32));
-      const angle = (2 * Math.PI * words[j + 1]!) / 2 ** 32;
-      if (i + j < count) values[i + j] = radius * Math.cos(angle);
-      if (i + j + 1 < count) values[i + j + 1] = radius * Math.sin(angle);
-    }
-  }
-  return values;
+function start(
+  name: string,
+  shape: readonly [number, number],
+  init: LoraInit,
+  seed: number,
+): Float32Array<ArrayBuffer> {
+  const isA = name.endsWith('.lora_A.weight');
+  if (isA && init === 'gaussian') return initialWeight(name, shape, seed, 1 / shape[0]);
+  // The rule for A, with r in place of in, is torch's default for B: both are 1/√columns.
+  if (!isA && init === false) return initialLora(name.replace('.lora_B.', '.lora_A.of_B.'), shape, seed);
+  return initialLora(name, shape, seed);
 }
 
 /** PEFT's choice of target modules where a config names none (utils/constants.py), by model_type. */

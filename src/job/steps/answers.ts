@@ -1,7 +1,7 @@
-/** Questions of rows as prompts, and who answers them: a model on the device, greedily, in batches. */
+/** Questions of rows as prompts, and what answers them: a generator on the device, for batches that fit. */
 import type { Row } from '../../data/row.ts';
 import type { Device } from '../../engine/run/device.ts';
-import type { Answerer, Question } from '../../evaluate/exact-match.ts';
+import type { Question } from '../../evaluate/exact-match.ts';
 import { InputError } from '../../formats/input-error.ts';
 import { openJsonObject } from '../../formats/json-file.ts';
 import { Generator } from '../../models/generate.ts';
@@ -24,7 +24,7 @@ export function questionOf(row: Row, tokenizer: Tokenizer): RowQuestion | undefi
   }
   if (typeof row.prompt === 'string') {
     const prompt = tokenizer.encode(row.prompt);
-    return { prompt, text: row.prompt, expected: (row as { completion: string }).completion };
+    return { input_ids: prompt, text: row.prompt, expected: (row as { completion: string }).completion };
   }
   const completion = row.completion as readonly { content: string }[];
   return conversation(row.prompt, completion.map(({ content }) => content).join('\n'), tokenizer);
@@ -49,7 +49,7 @@ function conversation(
   }
   const prompt = chat_template.render(messages, { add_generation_prompt: true });
   const text = messages.findLast(({ role }) => role === 'user')?.content ?? prompt;
-  return { prompt: tokenizer.encode(prompt, { add_special_tokens: false }), text, expected };
+  return { input_ids: tokenizer.encode(prompt, { add_special_tokens: false }), text, expected };
 }
 
 /** Where an answer ends: all that generation_config.json, config.json and the tokenizer name. */
@@ -64,28 +64,17 @@ export async function endTokens(model: Model, tokenizer: Tokenizer): Promise<num
 const CACHE_BYTES = 256 * 1024 * 1024;
 const MOST_AT_ONCE = 64;
 
-/** Programs for prompts up to the longest of these; `free` gives them back. */
-export async function answererFor(
+/** A generator for prompts up to the longest of these; whoever asks for it frees it. */
+export function generatorFor(
   device: Device,
-  model: DeviceModel,
-  tokenizer: Tokenizer,
+  { options, tensors, adapter }: DeviceModel,
   questions: readonly Question[],
-  settings: { max_new_tokens: number; eos_token_ids: readonly number[] },
-): Promise<Answerer & { free(): void }> {
-  const { options } = model;
+  max_new_tokens: number,
+): Promise<Generator> {
   const most = options.max_position_embeddings;
-  const prompt = Math.min(most - 1, Math.max(1, ...questions.map((one) => one.prompt.length)));
-  const capacity = Math.min(most, prompt + settings.max_new_tokens);
+  const prompt = Math.min(most - 1, Math.max(1, ...questions.map((one) => one.input_ids.length)));
+  const capacity = Math.min(most, prompt + max_new_tokens);
   const rowBytes = 8 * capacity * options.num_hidden_layers * options.num_key_value_heads * options.head_dim;
   const batch = Math.max(1, Math.min(MOST_AT_ONCE, questions.length, Math.floor(CACHE_BYTES / rowBytes)));
-  const generator = await Generator.create(device, options, model.tensors, { batch, prompt, capacity }, model.adapter);
-  return {
-    batch,
-    async answer(prompts) {
-      const cut = prompts.map((ids) => ids.slice(-prompt));
-      const answers = await generator.generate(cut, { ...settings, temperature: 0, top_p: 1, seed: 0 });
-      return answers.map((ids) => tokenizer.decode(ids, { skip_special_tokens: true }));
-    },
-    free: () => generator.free(),
-  };
+  return Generator.create(device, options, tensors, { batch, prompt, capacity }, adapter);
 }

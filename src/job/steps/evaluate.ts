@@ -10,7 +10,7 @@ import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { Task } from '../../recipe/schema.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
-import { answererFor, endTokens, questionsOf } from './answers.ts';
+import { generatorFor, endTokens, questionsOf } from './answers.ts';
 import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './device-model.ts';
 import type { Student } from './student.ts';
 
@@ -78,14 +78,28 @@ async function answered(
   settings: { max_new_tokens: number; eos_token_ids: readonly number[] },
   onProgress: (done: number) => void,
 ): Promise<Proportion> {
-  const answerer = await answererFor(await run.device(), model, tokenizer, questions, settings);
+  const generator = await generatorFor(await run.device(), model, questions, settings.max_new_tokens);
+  const { prompt } = generator.shape;
   try {
-    return await exactMatch(questions, answerer, answerOf, async (done) => {
-      onProgress(done);
-      await run.breathe();
-    });
+    const { figure } = await exactMatch(
+      generator,
+      questions.map(({ input_ids, expected }) => ({
+        input_ids: input_ids.slice(-prompt),
+        expected: answerOf(expected),
+      })),
+      {
+        ...settings,
+        answerOf,
+        decode: (ids) => tokenizer.decode(ids, { skip_special_tokens: true }),
+        onProgress: async (done) => {
+          onProgress(done);
+          await run.breathe();
+        },
+      },
+    );
+    return figure;
   } finally {
-    answerer.free();
+    generator.free();
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import type { Device } from '../../engine/run/device.ts';
 import type { ActiveRun } from '../active-run.ts';
-import { answererFor, endTokens, questionOf, type RowQuestion } from './answers.ts';
+import { generatorFor, endTokens, questionOf, type RowQuestion } from './answers.ts';
 import type { RunData } from './data.ts';
 import type { DeviceModel } from './device-model.ts';
 import type { Model } from '../../models/model.ts';
@@ -34,12 +34,21 @@ export async function writeSamples(
   questions: readonly RowQuestion[],
 ): Promise<string[]> {
   if (questions.length === 0) return [];
-  const settings = { max_new_tokens: LONGEST, eos_token_ids: await endTokens(of, data.tokenizer) };
-  const answerer = await answererFor(device, on, data.tokenizer, questions, settings);
+  const generator = await generatorFor(device, on, questions, LONGEST);
   try {
-    return await answerer.answer(questions.map(({ prompt }) => prompt));
+    const answers = await generator.generate(
+      questions.map(({ input_ids }) => input_ids.slice(-generator.shape.prompt)),
+      {
+        temperature: 0,
+        top_p: 1,
+        seed: 0,
+        max_new_tokens: LONGEST,
+        eos_token_ids: await endTokens(of, data.tokenizer),
+      },
+    );
+    return answers.map((ids) => data.tokenizer.decode(ids, { skip_special_tokens: true }));
   } finally {
-    answerer.free();
+    generator.free();
   }
 }
 

@@ -6,7 +6,7 @@ import { mergeAdapters } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
-import { compressModel } from '../../models/compress.ts';
+import { compress as compressed } from '../../models/compress.ts';
 import type { LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
@@ -36,8 +36,7 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
   const whole = await baseOf(context);
   const { compress } = recipe.student;
-  const place = `${context.recipeFile}: student.compress`;
-  const cut = compress ? compressModel(whole, compress, recipe.seed, place) : whole;
+  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile) : whole;
   const { model, adapter } = await withAdapter(context, cut);
   const parameters = countParameters(model.parameters);
   const trainable = adapter ? countParameters(adapterParameters(model.options, adapter.settings)) : parameters;
