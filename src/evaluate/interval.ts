@@ -13,5 +13,10 @@ export function proportion(right: number, rows: number): Proportion {
   const p = right / rows;
   const centre = (p + Z ** 2 / (2 * rows)) / (1 + Z ** 2 / rows);
   const half = (Z / (1 + Z ** 2 / rows)) * Math.sqrt((p * (1 - p)) / rows + Z ** 2 / (4 * rows ** 2));
-  return { value: p, low: Math.max(0, Math.min(p, centre - half)), high: Math.min(1, Math.max(p, centre + half)), rows };
+  return {
+    value: p,
+    low: Math.max(0, Math.min(p, centre - half)),
+    high: Math.min(1, Math.max(p, centre + half)),
+    rows,
+  };
 }

@@ -36,6 +36,8 @@ export class Training {
   private evaluated: MetricsLine | undefined;
   private best: { step: number; eval_loss: number } | undefined;
   private savedAt = 0;
+  /** Where the rate is counted from. */
+  private since = { step: 0, seconds: 0 };
 
   constructor(
     private readonly run: ActiveRun,
@@ -92,6 +94,7 @@ export class Training {
     this.savedAt = run.host.now().getTime();
     run.progress('train', trainer.step, data.total_steps, 'steps');
     if (!checkpoint && !this.evaluated) await this.evaluate();
+    this.since = { step: trainer.step, seconds: run.seconds('train') };
   }
 
   private async restored(): Promise<Checkpoint | undefined> {
@@ -128,7 +131,7 @@ export class Training {
     const result = await this.inFlight.shift()!;
     const line = this.log.add(result);
     if (line) run.emit({ kind: 'metrics', line });
-    const rate = result.step / Math.max(1e-3, run.seconds('train'));
+    const rate = (result.step - this.since.step) / Math.max(1e-3, run.seconds('train') - this.since.seconds);
     const seconds_left = (data.total_steps - result.step) / rate;
     run.progress('train', result.step, data.total_steps, 'steps', { rate, seconds_left });
   }
