@@ -135,7 +135,11 @@ export class Job implements JobApi {
         await this.sit(new ActiveRun(host, facts, outlet, local, hear));
       });
     } catch (error) {
-      if (!(error instanceof Busy)) throw error;
+      if (!(error instanceof Busy)) {
+        driver?.hear({ kind: 'error', input: error instanceof InputError, message: (error as Error).message });
+        await driver?.heard();
+        throw error;
+      }
       hear({ kind: 'paused', why: 'busy-elsewhere', message: error.message });
     }
     await driver?.heard();
