@@ -127,6 +127,12 @@ function allowedWords(outer: Any): string {
   return words() + (nullable ? ', or null' : '');
 }
 
+/** What a list's items are picked from. */
+function listOptions(list: Any): Pick<Field, 'options'> {
+  const item = unwrap(list['item'] as Any).core;
+  return item.type === 'picklist' ? { options: item['options'] as string[] } : {};
+}
+
 function variantKinds(variant: Any): string[] {
   return (variant['options'] as Any[]).map((option) => {
     const entries = unwrap(option).core['entries'] as Record<string, Any>;
@@ -168,6 +174,7 @@ function walk(outer: Any, place: string, teacherKinds: readonly string[] | undef
       ...(core.type === 'picklist' ? { options: core['options'] as string[] } : {}),
       ...(core.type === 'literal' && typeof core['literal'] === 'string' ? { options: [core['literal']] } : {}),
       ...(core.type === 'variant' ? { options: variantKinds(core) } : {}),
+      ...(core.type === 'array' ? listOptions(core) : {}),
       ...(core.type === 'number' ? bounds(steps) : {}),
       ...(teacherKinds ? { teacherKinds } : {}),
     });

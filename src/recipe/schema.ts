@@ -9,6 +9,7 @@
  * Every field carries one plain sentence: what it does, with its unit.
  */
 import * as v from 'valibot';
+import { LORA_WHEN_ABSENT } from './lora-when-absent.ts';
 
 interface Limits {
   readonly min?: number;
@@ -366,7 +367,7 @@ export const recipe = v.strictObject({
         ),
       ),
     ),
-    { r: 8, lora_alpha: 16, target_modules: 'all-linear' },
+    LORA_WHEN_ABSENT,
   ),
   training: v.optional(v.pipe(training, v.description('How training goes, named as in transformers.')), {}),
   evaluate: v.optional(v.pipe(evaluate, v.description('What is measured at the end.')), {}),

@@ -302,7 +302,6 @@ export const en = {
     notifyDone: (name: string) => `${name} is distilled.`,
     notifyFailed: (name: string) => `${name} stopped: something needs you.`,
     awake: 'The screen stays awake while this runs.',
-    leave: 'A run is on. It can be resumed from its last checkpoint.',
     bridge: 'Driven from the command line; closing this page ends it there.',
     afterDone: 'Talk to it',
     software: 'Without a graphics card a step takes longer; all results are the same.',

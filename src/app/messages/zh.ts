@@ -281,7 +281,6 @@ export const zh: Messages = {
     notifyDone: (name) => `${name} 蒸馏完成。`,
     notifyFailed: (name) => `${name} 停下了，需要你看一看。`,
     awake: '运行期间屏幕保持常亮。',
-    leave: '运行正在进行。以后可以从最近的检查点继续。',
     bridge: '由命令行驱动；关闭本页，那边也会结束。',
     afterDone: '和它对话',
     software: '没有显卡，每一步更慢；结果完全一样。',

@@ -4,6 +4,7 @@
  */
 import type { BroughtFiles, Estimate, Preview } from '../../job/protocol.ts';
 import type { Recipe, RecipeInput } from '../../recipe/schema.ts';
+import { LORA_WHEN_ABSENT } from '../../recipe/lora-when-absent.ts';
 import { job } from '../job.ts';
 
 type Json = Readonly<Record<string, unknown>>;
@@ -85,12 +86,17 @@ export const recipe = {
 
 /** What was written at a dotted place, undefined where nothing was. */
 export function valueAt(place: string): unknown {
-  return place.split('.').reduce<unknown>((at, key) => (at as Json | null | undefined)?.[key], draft);
+  return place.split('.').reduce<unknown>((at, key) => (at as Json | null | undefined)?.[key], withLora(place));
 }
 
 /** Writes at a dotted place; undefined takes the field away, so that its default holds. */
 export function setAt(place: string, value: unknown): void {
-  change(write(draft as unknown as Json, place.split('.'), value) as unknown as RecipeInput);
+  change(write(withLora(place) as unknown as Json, place.split('.'), value) as unknown as RecipeInput);
+}
+
+/** The draft with what an absent `lora` stands for, where a field of it is meant. */
+function withLora(place: string): RecipeInput {
+  return place.startsWith('lora.') && draft.lora === undefined ? { ...draft, lora: LORA_WHEN_ABSENT } : draft;
 }
 
 function write(at: Json | null | undefined, [key, ...rest]: string[], value: unknown): Json {

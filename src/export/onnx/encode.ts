@@ -1,20 +1,21 @@
 /**
- * An ONNX program ─▶ the bytes of its ModelProto, in pieces: weights are asked for one by one as their turn comes.
+ * An ONNX program ─▶ its files: the model, and where weights are many, files of external data beside it.
  *
- * A protobuf message says its length before its content, so lengths are worked out first; tensors know theirs by shape.
- * One message may not pass 2 GiB: larger models keep their large tensors in files beside (`model.onnx_data`, `_data_1`,
- * …), each small enough for a browser to hold. Field numbers are onnx.proto's.
+ * One protobuf message may not pass 2 GiB, so larger models keep their large tensors in `model.onnx_data`, `_data_1`, …
+ * (the names that transformers.js looks for), each small enough for a browser to hold. Weights are asked for one by one
+ * as their turn comes.
  */
-import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { DATA_TYPE, initializerBytes } from './lowering.ts';
+import type { OnnxAttribute, OnnxModel, OnnxTensor } from '../../formats/onnx.ts';
+import { encodeOnnx as encodeModel } from '../../formats/onnx-write.ts';
+import { initializerBytes } from './lowering.ts';
 import { IR_VERSION } from './lower.ts';
-import type { Border, Initializer, NodeAttributes, OnnxNode, OnnxProgram } from './program.ts';
+import type { Initializer, NodeAttributes, OnnxProgram } from './program.ts';
 
 export interface EncodedFile {
-  /** Beside the model: `name` itself, then `${name}_data`, `${name}_data_1`, … as transformers.js looks for them. */
+  /** Beside the model: `name` itself, then `${name}_data`, `${name}_data_1`, … */
   readonly path: string;
   readonly bytes: number;
-  readonly data: () => AsyncGenerator<Uint8Array>;
+  readonly data: () => AsyncGenerator<Uint8Array<ArrayBuffer>>;
 }
 
 export interface EncodeOptions {
@@ -40,44 +41,49 @@ export function encodeOnnx(program: OnnxProgram, name: string, options: EncodeOp
   const total = program.initializers.reduce((sum, tensor) => sum + initializerBytes(tensor), 0);
   const chunks = total > externalAbove ? layOut(program.initializers, name, chunkBytes) : [];
   const places = new Map(chunks.flatMap(({ entries }) => entries.map(({ tensor, place }) => [tensor, place] as const)));
-
-  const tensors = program.initializers.map((tensor) => {
-    const place = places.get(tensor);
-    const head = tensorHead(tensor, place);
-    return { tensor, head, inline: place ? 0 : initializerBytes(tensor), external: place !== undefined };
-  });
-  const body = graphBody(program);
-  // field 5 of the graph: each a tag, a length, the head, and the raw data that closes it
-  const framed = tensors.map((entry) => {
-    const frame = new BinaryWriter()
-      .tag(5, WireType.LengthDelimited)
-      .uint32(entry.head.length + entry.inline)
-      .finish();
-    return { ...entry, frame };
-  });
-  const graphBytes = framed.reduce(
-    (sum, { frame, head, inline }) => sum + frame.length + head.length + inline,
-    body.length,
-  );
-  const model = modelHead(program, graphBytes);
-
-  const main: EncodedFile = {
-    path: name,
-    bytes: model.length + graphBytes,
-    async *data() {
-      yield model;
-      yield body;
-      for (const { tensor, frame, head, external } of framed) {
-        yield frame;
-        yield head;
-        if (!external) yield await checked(tensor);
-      }
-    },
-  };
+  const { bytes, data } = encodeModel(modelOf(program, places));
   return [
-    main,
+    { path: name, bytes, data },
     ...chunks.map(({ path, entries, bytes }) => ({ path, bytes, data: () => externalData(entries, bytes) })),
   ];
+}
+
+function modelOf(program: OnnxProgram, places: ReadonlyMap<Initializer, Place>): OnnxModel {
+  const tensorOf = (tensor: Initializer): OnnxTensor => {
+    const place = places.get(tensor);
+    const data = place
+      ? { location: place.path, offset: place.offset, length: initializerBytes(tensor) }
+      : () => tensor.data();
+    return { name: tensor.name, dtype: tensor.type, dims: tensor.shape, data };
+  };
+  const value = ({ name, type, shape }: OnnxProgram['inputs'][number]) => ({ name, dtype: type, shape });
+  return {
+    ir_version: IR_VERSION,
+    producer_name: 'stillroom',
+    producer_version: '',
+    opsets: program.opsets,
+    metadata: {},
+    graph: {
+      name: program.name,
+      nodes: program.nodes.map(({ op, attributes, ...node }) => ({
+        ...node,
+        op_type: op,
+        attributes: Object.entries(attributes).map(attributeOf),
+      })),
+      initializers: program.initializers.map(tensorOf),
+      inputs: program.inputs.map(value),
+      outputs: program.outputs.map(value),
+      values: [],
+    },
+    unread: [],
+  };
+}
+
+function attributeOf([name, attribute]: [string, NodeAttributes[string]]): OnnxAttribute {
+  if ('int' in attribute) return { name, type: 'int', value: attribute.int };
+  if ('float' in attribute) return { name, type: 'float', value: attribute.float };
+  if ('string' in attribute) return { name, type: 'string', value: attribute.string };
+  return { name, type: 'ints', value: attribute.ints };
 }
 
 interface Chunk {
@@ -104,7 +110,7 @@ function layOut(initializers: readonly Initializer[], name: string, chunkBytes: 
   return chunks;
 }
 
-async function* externalData(entries: Chunk['entries'], bytes: number): AsyncGenerator<Uint8Array> {
+async function* externalData(entries: Chunk['entries'], bytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   let at = 0;
   for (const { tensor, place } of entries) {
     if (place.offset > at) yield new Uint8Array(place.offset - at);
@@ -115,96 +121,9 @@ async function* externalData(entries: Chunk['entries'], bytes: number): AsyncGen
   if (at !== bytes) throw new Error(`external data of ${at} bytes, planned ${bytes}`);
 }
 
-async function checked(tensor: Initializer): Promise<Uint8Array> {
+async function checked(tensor: Initializer): Promise<Uint8Array<ArrayBuffer>> {
   const data = await tensor.data();
   const bytes = initializerBytes(tensor);
   if (data.length !== bytes) throw new Error(`tensor ${tensor.name}: ${data.length} bytes for ${bytes}`);
   return data;
-}
-
-/** Everything before the graph's content. */
-function modelHead(program: OnnxProgram, graphBytes: number): Uint8Array {
-  const writer = new BinaryWriter();
-  writer.tag(1, WireType.Varint).int64(IR_VERSION);
-  writer.tag(2, WireType.LengthDelimited).string('stillroom');
-  for (const [domain, version] of Object.entries(program.opsets)) {
-    writer.tag(8, WireType.LengthDelimited).fork();
-    writer.tag(1, WireType.LengthDelimited).string(domain);
-    writer.tag(2, WireType.Varint).int64(version);
-    writer.join();
-  }
-  return writer.tag(7, WireType.LengthDelimited).uint32(graphBytes).finish();
-}
-
-/** The graph without its initializers. */
-function graphBody(program: OnnxProgram): Uint8Array {
-  const writer = new BinaryWriter();
-  for (const node of program.nodes) writeNode(writer.tag(1, WireType.LengthDelimited), node);
-  writer.tag(2, WireType.LengthDelimited).string(program.name);
-  for (const input of program.inputs) writeBorder(writer.tag(11, WireType.LengthDelimited), input);
-  for (const output of program.outputs) writeBorder(writer.tag(12, WireType.LengthDelimited), output);
-  return writer.finish();
-}
-
-function writeNode(writer: BinaryWriter, node: OnnxNode): void {
-  writer.fork();
-  for (const input of node.inputs) writer.tag(1, WireType.LengthDelimited).string(input);
-  for (const output of node.outputs) writer.tag(2, WireType.LengthDelimited).string(output);
-  writer.tag(3, WireType.LengthDelimited).string(node.name);
-  writer.tag(4, WireType.LengthDelimited).string(node.op);
-  for (const [name, value] of Object.entries(node.attributes)) {
-    writeAttribute(writer.tag(5, WireType.LengthDelimited), name, value);
-  }
-  if (node.domain !== '') writer.tag(7, WireType.LengthDelimited).string(node.domain);
-  writer.join();
-}
-
-function writeAttribute(writer: BinaryWriter, name: string, value: NodeAttributes[string]): void {
-  writer.fork().tag(1, WireType.LengthDelimited).string(name);
-  let type: number;
-  if ('float' in value) {
-    type = 1;
-    writer.tag(2, WireType.Bit32).float(value.float);
-  } else if ('int' in value) {
-    type = 2;
-    writer.tag(3, WireType.Varint).int64(value.int);
-  } else if ('string' in value) {
-    type = 3;
-    writer.tag(4, WireType.LengthDelimited).string(value.string);
-  } else {
-    type = 7;
-    for (const int of value.ints) writer.tag(8, WireType.Varint).int64(int);
-  }
-  writer.tag(20, WireType.Varint).int32(type).join();
-}
-
-function writeBorder(writer: BinaryWriter, { name, type, shape }: Border): void {
-  writer.fork().tag(1, WireType.LengthDelimited).string(name);
-  writer.tag(2, WireType.LengthDelimited).fork().tag(1, WireType.LengthDelimited).fork();
-  writer.tag(1, WireType.Varint).int32(DATA_TYPE[type]);
-  writer.tag(2, WireType.LengthDelimited).fork();
-  for (const size of shape) {
-    writer.tag(1, WireType.LengthDelimited).fork();
-    if (typeof size === 'number') writer.tag(1, WireType.Varint).int64(size);
-    else writer.tag(2, WireType.LengthDelimited).string(size);
-    writer.join();
-  }
-  writer.join().join().join().join();
-}
-
-/** A TensorProto up to its raw data: that closes it, so its bytes need not be here. */
-function tensorHead(tensor: Initializer, place: Place | undefined): Uint8Array {
-  const writer = new BinaryWriter();
-  for (const size of tensor.shape) writer.tag(1, WireType.Varint).int64(size);
-  writer.tag(2, WireType.Varint).int32(DATA_TYPE[tensor.type]);
-  writer.tag(8, WireType.LengthDelimited).string(tensor.name);
-  const bytes = initializerBytes(tensor);
-  if (!place) return writer.tag(9, WireType.LengthDelimited).uint32(bytes).finish();
-  const entries = { location: place.path, offset: String(place.offset), length: String(bytes) };
-  for (const [key, value] of Object.entries(entries)) {
-    writer.tag(13, WireType.LengthDelimited).fork();
-    writer.tag(1, WireType.LengthDelimited).string(key);
-    writer.tag(2, WireType.LengthDelimited).string(value).join();
-  }
-  return writer.tag(14, WireType.Varint).int32(1).finish();
 }

@@ -140,7 +140,12 @@ export class Lowering {
     return this.constant(`uint8_${value}`, 'UINT8', [], Uint8Array.of(value));
   }
 
-  private constant(name: string, type: ElementType, shape: readonly number[], data: ArrayBufferView): string {
+  private constant(
+    name: string,
+    type: ElementType,
+    shape: readonly number[],
+    data: ArrayBufferView<ArrayBuffer>,
+  ): string {
     return this.initializer({ name, type, shape, data: () => bytesOfView(data) });
   }
 
@@ -151,7 +156,7 @@ export class Lowering {
   }
 
   /** A weight as the folder holds it; f32. */
-  readWeight(name: string): Promise<Float32Array> {
+  readWeight(name: string): Promise<Float32Array<ArrayBuffer>> {
     return this.options.weights.readF32(name);
   }
 
@@ -186,14 +191,10 @@ export class Lowering {
         name,
         type,
         shape,
-        data: () =>
-          bytesOfView(
-            data instanceof Int32Array
-              ? BigInt64Array.from(data, BigInt)
-              : type === 'FLOAT16'
-                ? f32ToF16(data!)
-                : data!,
-          ),
+        data: () => {
+          if (data instanceof Int32Array) return bytesOfView(BigInt64Array.from(data, BigInt));
+          return bytesOfView(type === 'FLOAT16' ? f32ToF16(data!) : Float32Array.from(data!));
+        },
       });
       return { name, type };
     }
@@ -252,7 +253,7 @@ export const DATA_TYPE: Readonly<Record<ElementType, number>> = {
   FLOAT16: 10,
 };
 
-export function bytesOfView(view: ArrayBufferView): Uint8Array {
+export function bytesOfView(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 

@@ -27,7 +27,7 @@ export interface Initializer {
   readonly type: ElementType;
   readonly shape: readonly number[];
   /** Little-endian, row-major. */
-  readonly data: () => Promise<Uint8Array> | Uint8Array;
+  readonly data: () => Promise<Uint8Array<ArrayBuffer>> | Uint8Array<ArrayBuffer>;
 }
 
 export interface Border {

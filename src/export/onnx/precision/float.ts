@@ -4,7 +4,8 @@ import { bytesOfView, type Lowering } from '../lowering.ts';
 import { transpose, type Matrix, type Precision } from './precision.ts';
 
 function floatPrecision(dtype: 'fp32' | 'fp16', float: 'FLOAT' | 'FLOAT16'): Precision {
-  const encode = (data: Float32Array): Uint8Array => bytesOfView(float === 'FLOAT16' ? f32ToF16(data) : data);
+  const encode = (data: Float32Array<ArrayBuffer>): Uint8Array<ArrayBuffer> =>
+    bytesOfView(float === 'FLOAT16' ? f32ToF16(data) : data);
 
   const stored = (c: Lowering, { name, rows, columns }: Matrix): string =>
     c.initializer({

@@ -3,7 +3,7 @@
  * ONNX Runtime's MatMulNBits (com.microsoft): on WebGPU it never unpacks them.
  *
  *   W ≈ scale · (w − 8),  w in 0 … 15, two a byte, the first in the low half
- *   scale = the block's entry of largest magnitude / −8, so that this entry is exact
+ *   scale: of some around (the block's entry of largest magnitude / −8), the one with the least squared error
  *
  * An embedding (and a head tied to it) keeps eight bits in the same blocks around 128: rows of four bits cost the most
  * quality for the fewest bytes saved.
@@ -11,6 +11,7 @@
 import { f32ToF16 } from '../../../formats/half.ts';
 import { bytesOfView, type Lowering } from '../lowering.ts';
 import { transpose, type Matrix, type Precision } from './precision.ts';
+import { readTwice } from './read-twice.ts';
 
 export const BLOCK = 32;
 const DOMAIN = 'com.microsoft';
@@ -21,9 +22,9 @@ type Bits = 4 | 8;
 
 export interface Blocks {
   /** [rows, blocks, 32 · bits / 8] */
-  readonly values: Uint8Array;
+  readonly values: Uint8Array<ArrayBuffer>;
   /** [rows, blocks] */
-  readonly scales: Float32Array;
+  readonly scales: Float32Array<ArrayBuffer>;
 }
 
 export function quantizeBlocks(data: Float32Array, rows: number, columns: number, bits: Bits): Blocks {
@@ -37,9 +38,7 @@ export function quantizeBlocks(data: Float32Array, rows: number, columns: number
     for (let block = 0; block < blocks; block++) {
       const from = row * columns + block * BLOCK;
       const to = Math.min(from + BLOCK, (row + 1) * columns);
-      let extreme = 0;
-      for (let i = from; i < to; i++) if (Math.abs(data[i]!) > Math.abs(extreme)) extreme = data[i]!;
-      const scale = extreme / -zero || 1;
+      const scale = bestScale(data, from, to, bits);
       scales[row * blocks + block] = scale;
       const start = (row * blocks + block) * blockBytes;
       for (let i = 0; i < BLOCK; i++) {
@@ -52,6 +51,34 @@ export function quantizeBlocks(data: Float32Array, rows: number, columns: number
   return { values, scales };
 }
 
+/** Full ranges to try, as multiples of the block's largest entry; eight bits have resolution enough for the whole of it. */
+const RANGES: Readonly<Record<Bits, readonly number[]>> = { 4: [1, 0.95, 0.9, 0.85, 0.8, 1.05, 1.1, -1, -0.9], 8: [1] };
+
+function bestScale(data: Float32Array, from: number, to: number, bits: Bits): number {
+  const zero = 2 ** (bits - 1);
+  const last = zero - 1;
+  let extreme = 0;
+  for (let i = from; i < to; i++) if (Math.abs(data[i]!) > Math.abs(extreme)) extreme = data[i]!;
+  if (extreme === 0) return 1;
+  const ranges = RANGES[bits];
+  if (ranges.length === 1) return extreme / -zero;
+  let best = 1;
+  let least = Infinity;
+  for (const range of ranges) {
+    const scale = (range * extreme) / -zero;
+    let error = 0;
+    for (let i = from; i < to; i++) {
+      const level = Math.min(last, Math.max(-zero, Math.round(data[i]! / scale)));
+      error += (data[i]! - level * scale) ** 2;
+    }
+    if (error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
+}
+
 function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Precision {
   const stored = (
     c: Lowering,
@@ -62,10 +89,10 @@ function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Prec
     const outputs = transposed ? rows : columns;
     const inputs = transposed ? columns : rows;
     const blocks = Math.ceil(inputs / BLOCK);
-    const read = async (): Promise<Blocks> => {
+    const read = readTwice(async () => {
       const data = await c.readWeight(name);
       return quantizeBlocks(transposed ? data : transpose(data, rows, columns), outputs, inputs, bits);
-    };
+    });
     const values = c.initializer({
       name: `${name}.uint${bits}`,
       type: 'UINT8',

@@ -1,0 +1,61 @@
+/** Between what stands in a form's control and what stands in a recipe. */
+import { parseRecipe } from '../../recipe/parse.ts';
+import type { Field } from '../../recipe/fields.ts';
+
+/** What a text control says: a value, nothing (the default holds), or that it is not a number. */
+export type Said = { readonly value: unknown } | 'not-a-number';
+
+export function fromText(field: Field, text: string): Said {
+  const trimmed = text.trim();
+  if (trimmed === '') return { value: field.required && field.kind === 'text' ? '' : undefined };
+  switch (field.kind) {
+    case 'number':
+    case 'integer': {
+      const value = Number(trimmed);
+      return Number.isNaN(value) ? 'not-a-number' : { value };
+    }
+    case 'list': {
+      const items = listItems(trimmed);
+      return { value: field.place.endsWith('.layers') ? items.map(Number) : items };
+    }
+    case 'mixed': {
+      if (field.place.endsWith('init_lora_weights')) {
+        return { value: trimmed === 'true' ? true : trimmed === 'false' ? false : trimmed };
+      }
+      return { value: trimmed === 'all-linear' ? trimmed : listItems(trimmed) };
+    }
+    default:
+      return { value: text };
+  }
+}
+
+const listItems = (text: string): string[] => text.split(/[,\s，、]+/).filter((item) => item !== '');
+
+export function toText(value: unknown): string {
+  if (value === undefined || value === null) return '';
+  if (Array.isArray(value)) return value.join(', ');
+  if (typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-4) return value.toExponential();
+  return String(value);
+}
+
+/** A recipe that is right in everything, to try one value of one field in. */
+const TRIAL = {
+  student: { model: 'm' },
+  teacher: { kind: 'engine', model: 'm' },
+  data: { source: 's' },
+  lora: {},
+} as const;
+
+/** Whether this version of Stillroom can do what an option asks for; the recipe's own check is asked. */
+export function isBuilt(place: string, value: unknown): boolean {
+  const [section = '', ...rest] = place.split('.');
+  if (rest.length === 0) return true;
+  const nested = rest.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
+  const base = (TRIAL as Record<string, unknown>)[section];
+  try {
+    parseRecipe({ ...TRIAL, [section]: { ...(base as object), ...(nested as object) } }, '');
+    return true;
+  } catch (error) {
+    return !/is not built yet/.test((error as Error).message);
+  }
+}
