@@ -276,7 +276,7 @@ async function say(text: string, onText: (text: string) => void): Promise<string
     if (hush) break;
     await wait(25);
     said += character;
-    onText(character);
+    onText(said);
   }
   return said;
 }

@@ -1,10 +1,9 @@
 /** Where the page starts: settings first, then the screen, then what can wait (the adapter, kept runs, a shared recipe). */
 import { mount } from 'svelte';
 import App from './App.svelte';
+import { begin } from './state/begin.svelte.ts';
 import { lookAtDevice } from './state/device.svelte.ts';
-import { watchFaults } from './state/faults.svelte.ts';
-import { route } from './state/route.svelte.ts';
-import { followBridge } from './state/runs.svelte.ts';
+import { noteFault, watchFaults } from './state/faults.svelte.ts';
 import { applySettings } from './state/settings.svelte.ts';
 import './style.css';
 
@@ -12,4 +11,4 @@ watchFaults();
 applySettings();
 mount(App, { target: document.body });
 void lookAtDevice();
-if (route.bridge) void followBridge(route.bridge);
+void begin().catch(noteFault);
