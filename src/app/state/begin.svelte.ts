@@ -34,7 +34,6 @@ export async function begin(): Promise<void> {
   window.addEventListener('hashchange', () => void openLink().catch(noteFault));
   const linked = location.hash.startsWith('#recipe=');
   await openLink();
-  if (route.bridge) return;
   registerOffline();
   if (hasLastRun() || route.place !== 'start') await loadRuns(!linked);
 }
