@@ -44,10 +44,9 @@ const blank: Route = {
  * @param options.address what follows the origin
  * @param options.profile a folder makes storage outlive `close`
  * @param options.folder a built page; the real one where none is given
- * @param options.prepare runs in every document before its own scripts
  */
 export async function openStudio(
-  options: { address?: string; profile?: string; port?: number; folder?: string; prepare?: () => void } = {},
+  options: { address?: string; profile?: string; port?: number; folder?: string } = {},
 ): Promise<Studio> {
   const server = await serve(options.folder ?? inject('page'), {
     port: options.port ?? 0,
@@ -67,7 +66,6 @@ export async function openStudio(
     const url = request.url();
     if (!url.startsWith(`${server.origin}/`) && !/^(data|blob):/.test(url)) foreign.push(url);
   });
-  if (options.prepare) await page.addInitScript(options.prepare);
   await page.goto(`${server.origin}/${options.address ?? ''}`);
   return {
     origin: server.origin,

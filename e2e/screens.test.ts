@@ -6,7 +6,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
-import type { Page } from 'playwright-core';
+import type { Page, Response } from 'playwright-core';
 import { build } from 'vite';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { recipeToFragment } from '../src/recipe/share.ts';
@@ -16,19 +16,40 @@ const SCREENS = ['', 'data', 'teacher', 'student', 'train', 'evaluate', 'export'
 const require = createRequire(import.meta.url);
 
 let folder: string;
+/** One browser for all; a page of its own, with nothing kept, for each test. */
 let studio: Studio;
+let page: Page;
+let complaints: string[];
 
 beforeAll(async () => {
   folder = await temporaryFolder('scripted');
   const configFile = path.join(inject('root'), 'e2e/scripted.config.ts');
   await build({ root: inject('root'), configFile, logLevel: 'error', build: { outDir: folder } });
+  studio = await openStudio({ folder, address: '__blank' });
 });
-afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
-afterEach(() => studio?.close());
+afterAll(async () => {
+  await studio?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+afterEach(() => page?.close());
 
+/** @param prepare runs in every document before its own scripts */
 async function open(address = '', prepare?: () => void): Promise<Page> {
-  studio = await openStudio({ folder, address, prepare });
-  return studio.page;
+  page = await studio.context.newPage();
+  complaints = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error') complaints.push(message.text());
+  });
+  page.on('pageerror', (error) => complaints.push(error.stack ?? error.message));
+  await page.goto(`${studio.origin}/__blank`);
+  await page.evaluate(async () => {
+    localStorage.clear();
+    for (const worker of await navigator.serviceWorker.getRegistrations()) await worker.unregister();
+    for (const name of await caches.keys()) await caches.delete(name);
+  });
+  if (prepare) await page.addInitScript(prepare);
+  await page.goto(`${studio.origin}/${address}`);
+  return page;
 }
 
 /** As a person does: one press, then wait for the end. */
@@ -47,41 +68,42 @@ async function show(page: Page, screen: string): Promise<void> {
 describe('the first screen', () => {
   it('weighs at most 250 KB gzipped before a press', async () => {
     const sizes = new Map<string, number>();
-    const page = await open();
-    page.context().on('response', (response) => {
+    await open('__blank');
+    const arrived: Promise<void>[] = [];
+    const count = (response: Response) => {
       const { pathname } = new URL(response.url());
-      void response.body().then(
-        (body) => sizes.set(pathname, gzipSync(body).length),
-        () => undefined,
-      );
-    });
-    await page.reload();
-    await page.waitForTimeout(3000);
+      arrived.push(response.body().then((body) => void sizes.set(pathname, gzipSync(body).length)));
+    };
+    studio.context.on('response', count);
+    await page.goto(`${studio.origin}/`);
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    studio.context.off('response', count);
+    await Promise.allSettled(arrived);
     const total = [...sizes.values()].reduce((sum, size) => sum + size, 0);
     expect(sizes.size).toBeGreaterThan(3);
-    expect(total).toBeLessThan(250_000);
+    expect(total, JSON.stringify([...sizes])).toBeLessThan(250_000);
   });
 
   it('has one filled button, which starts, and one to bring your own', async () => {
-    const page = await open();
+    await open();
     expect(await page.locator('main button.go').allInnerTexts()).toEqual(['Watch a distillation']);
     await page.getByRole('button', { name: 'Bring your own model and data' }).click();
     await page.getByRole('heading', { name: 'What should they read?' }).waitFor();
   });
 
   it('says in one sentence that there is no WebGPU, and does not let a run start', async () => {
-    const page = await open('', () => Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined }));
+    await open('', () => Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined }));
     await page.getByText('This browser has no WebGPU.').waitFor();
     expect(await page.getByRole('button', { name: 'Watch a distillation' }).isDisabled()).toBe(true);
   });
 
   it('says that the adapter is software', async () => {
-    const page = await open();
+    await open();
     await page.getByText('This browser computes without a graphics card.').waitFor();
   });
 
   it('explains a term by keyboard, and lets go of it with Escape', async () => {
-    const page = await open();
+    await open();
     await page.getByRole('button', { name: 'how sure' }).focus();
     await page.keyboard.press('Enter');
     await page.getByText('The score a model gives every possible next word').waitFor();
@@ -90,7 +112,7 @@ describe('the first screen', () => {
   });
 
   it('is reached by Tab in the order in which it is read', async () => {
-    const page = await open();
+    await open();
     const reached: string[] = [];
     for (let i = 0; i < 30; i++) {
       await page.keyboard.press('Tab');
@@ -112,7 +134,7 @@ describe('the first screen', () => {
 
 describe('a run', () => {
   it('shows itself from the press to the end, and is there again after a reload', async () => {
-    const page = await open();
+    await open();
     await distil(page);
     expect(await page.getByRole('img', { name: /Distance to the teacher/ }).getAttribute('aria-label')).toMatch(
       /step 300/,
@@ -121,11 +143,11 @@ describe('a run', () => {
     await page.reload();
     await page.getByRole('heading', { name: 'Distilled' }).waitFor();
     await page.getByText('69% right').waitFor();
-    expect(studio.complaints).toEqual([]);
+    expect(complaints).toEqual([]);
   });
 
   it('pauses and goes on where it was', async () => {
-    const page = await open();
+    await open();
     await page.evaluate(() => localStorage.setItem('scripted.speed', '40'));
     await page.getByRole('button', { name: 'Watch a distillation' }).click();
     await page.getByText(/^step (2|3)\d of 300/).waitFor();
@@ -141,7 +163,7 @@ describe('a run', () => {
     ['disk-full', 'The browser has no room left for this page.'],
     ['busy-elsewhere', 'This run is open in another tab'],
   ])('says what to do when it stops for %s', async (why, words) => {
-    const page = await open();
+    await open();
     await page.evaluate((fault) => {
       localStorage.setItem('scripted.speed', '400');
       localStorage.setItem('scripted.fault', fault);
@@ -155,7 +177,7 @@ describe('a run', () => {
   });
 
   it('offers the counter-test as one press, and says what the teacher was worth', async () => {
-    const page = await open();
+    await open();
     await distil(page);
     await show(page, 'evaluate');
     await page.getByRole('button', { name: 'Train it from text alone' }).click();
@@ -169,7 +191,7 @@ describe('a run', () => {
   });
 
   it('lets both be talked to, and what they say is text and nothing else', async () => {
-    const page = await open();
+    await open();
     await distil(page);
     await show(page, 'try');
     await page.getByLabel('Your question').fill('47 + 38 = ? <img src=x onerror=alert(1)>');
@@ -186,19 +208,19 @@ it('a shared recipe fills the forms and starts nothing', async () => {
     student: { model: 'HuggingFaceTB/SmolLM2-135M-Instruct' },
     data: { source: 'https://example.org/rows.jsonl', max_length: 77 },
   });
-  const page = await open(`#${fragment}`);
+  await open(`#${fragment}`);
   await page.getByText('This recipe came with a link.').waitFor();
   expect(await page.getByLabel(/Longest row/).inputValue()).toBe('77');
   expect(await page.evaluate(() => localStorage['scripted.runs'] as unknown)).toBeUndefined();
 });
 
 it('a damaged link says so', async () => {
-  const page = await open('#recipe=AAAA');
+  await open('#recipe=AAAA');
   await page.getByText('The recipe in this link can’t be used:').waitFor();
 });
 
 it('shows what is wrong with a field beside the field', async () => {
-  const page = await open('#/data');
+  await open('#/data');
   await page.getByRole('button', { name: 'Use the bundled rows' }).click();
   await page.getByLabel(/Longest row/).fill('1');
   await page.getByLabel(/Longest row/).blur();
@@ -216,7 +238,7 @@ describe.each([
   ['zh', 'light', 390, 844],
 ] as const)('all screens in %s, %s, at %d × %d', (language, theme, width, height) => {
   it('fit, complain of nothing, and axe finds nothing serious', async () => {
-    const page = await open();
+    await open();
     await page.setViewportSize({ width, height });
     await distil(page);
     await page.evaluate(
@@ -244,18 +266,18 @@ describe.each([
       }
     }
     expect(found).toEqual([]);
-    expect(studio.complaints).toEqual([]);
+    expect(complaints).toEqual([]);
     expect(studio.foreign).toEqual([]);
   });
 });
 
 it('draws no style or script that the policy refuses', async () => {
-  const page = await open('', () => {
+  await open('', () => {
     document.addEventListener('securitypolicyviolation', (event) =>
       console.error(`policy: ${event.violatedDirective}`),
     );
   });
   await distil(page);
   for (const screen of SCREENS) await show(page, screen);
-  expect(studio.complaints).toEqual([]);
+  expect(complaints).toEqual([]);
 });
