@@ -20,6 +20,7 @@ import { collect } from '../export-model.ts';
 import { ort } from '../export.testing.ts';
 import { encodeOnnx } from './encode.ts';
 import { lower } from './lower.ts';
+import type { Flavour } from './lowering.ts';
 import { precisions } from './precision/index.ts';
 import type { Precision } from './precision/precision.ts';
 import { q8Precision } from './precision/q8.ts';
@@ -28,7 +29,11 @@ import { q8Precision } from './precision/q8.ts';
 async function judge(
   build: (graph: Graph) => Value,
   tolerance: number,
-  { precision = precisions.fp32, ids = {} }: { precision?: Precision; ids?: Record<string, number[]> } = {},
+  {
+    precision = precisions.fp32,
+    flavour,
+    ids = {},
+  }: { precision?: Precision; flavour?: Flavour; ids?: Record<string, number[]> } = {},
 ): Promise<void> {
   const graph = new Graph();
   graph.output('out', build(graph));
@@ -50,7 +55,7 @@ async function judge(
         : new ort.Tensor('float32', data, shape);
   }
   const weights = { readF32: async (name: string) => Float32Array.from(bindings.get(name)!) };
-  const [file] = encodeOnnx(lower(graph, weights, { precision }), 'model.onnx');
+  const [file] = encodeOnnx(lower(graph, weights, { precision, flavour }), 'model.onnx');
   const session = await ort.InferenceSession.create(await collect(file!.data(), file!.bytes), {
     executionProviders: ['wasm'],
     logSeverityLevel: 3,
@@ -149,18 +154,21 @@ describe('each op as ONNX computes what its float64 reference does', () => {
 
 describe('a weight in each precision', () => {
   // rounding of the weights: 2^-11, 1/254 and 1/16 of a row's or block's largest entry, averaged over 80 terms
-  const allowed: [string, Precision, number][] = [
+  const allowed: [string, Precision, number, Flavour?][] = [
     ['fp32', precisions.fp32, F32],
     ['fp16', precisions.fp16, 1e-3],
     ['q8', precisions.q8, 1e-2],
     ['q8 by integers', q8Precision(0), 1e-2],
     ['q4', precisions.q4, 0.15],
     ['q4f16', precisions.q4f16, 0.15],
+    ['q4 in plain operators', precisions.q4, 0.15, 'standard'],
+    ['q4f16 in plain operators', precisions.q4f16, 0.15, 'standard'],
   ];
-  for (const [name, precision, tolerance] of allowed) {
+  for (const [name, precision, tolerance, flavour] of allowed) {
     it(`${name}: Linear, not a whole number of blocks`, () =>
-      judge((g) => matmul(x(g, 80), g.parameter('w', [48, 80]), { transB: true }), tolerance, { precision }));
-    it(`${name}: Conv1D`, () => judge((g) => matmul(x(g, 64), g.parameter('w', [64, 48])), tolerance, { precision }));
+      judge((g) => matmul(x(g, 80), g.parameter('w', [48, 80]), { transB: true }), tolerance, { precision, flavour }));
+    it(`${name}: Conv1D`, () =>
+      judge((g) => matmul(x(g, 64), g.parameter('w', [64, 48])), tolerance, { precision, flavour }));
     it(`${name}: a head tied to the embedding`, () =>
       judge(
         (g) => {
@@ -168,7 +176,7 @@ describe('a weight in each precision', () => {
           return matmul(embedding(table, g.input('ids', [B, T], 'i32')), table, { transB: true });
         },
         tolerance,
-        { precision, ids: { ids: [0, 39, 3, 3, 1, 7, 2, 5, 0, 4] } },
+        { precision, flavour, ids: { ids: [0, 39, 3, 3, 1, 7, 2, 5, 0, 4] } },
       ));
   }
 });
