@@ -276,7 +276,7 @@ async function say(text: string, onText: (text: string) => void): Promise<string
     if (hush) break;
     await wait(25);
     said += character;
-    onText(character);
+    onText(said);
   }
   return said;
 }
@@ -394,6 +394,7 @@ const api: JobApi = {
     { token: '0', teacher: 0.05, student: 0.27 },
     { token: '2', teacher: 0.006, student: 0.08 },
   ],
+  headless: async () => Promise.reject(new Error('nobody drives this page')),
 };
 
 export const job = (): JobApi => api;

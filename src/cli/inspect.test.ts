@@ -46,8 +46,10 @@ describe('inspect', () => {
   });
 
   it.runIf(existsSync(reference))('reads a model, its weights alone, and an adapter', async () => {
-    const weights = { model_type: 'llama', parameters: 75072, tensors: 29, dtypes: { F32: 29 } };
+    // 211 · 48 embedded (tied), 3 layers of 48 · (48 + 2 · 16 + 48 + 3 · 112) and two norms, one norm at the end.
+    const weights = { model_type: 'llama', parameters: 77280, tensors: 29, dtypes: { F32: 29 } };
     expect(await inspect(reference)).toMatchObject({ kind: 'model', ...weights, tokenizer: undefined });
+    expect(await inspect(path.resolve(reference, '../bert'))).toMatchObject({ kind: 'model', model_type: 'bert' });
     expect(await inspect(path.join(reference, 'model.safetensors'))).toMatchObject({ kind: 'weights', ...weights });
     expect(await inspect(path.join(reference, 'lora'))).toMatchObject({
       kind: 'adapter',

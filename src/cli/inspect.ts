@@ -13,7 +13,7 @@ import { inspectDataset } from '../data/dataset.ts';
 import { readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
 import { summarizeOnnx } from '../formats/onnx-summary.ts';
 import { openWeights, type Weights } from '../formats/weights.ts';
-import { openModel } from '../models/model.ts';
+import { openModel, type Model } from '../models/model.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
 import { parseRecipeText } from '../recipe/parse.ts';
 import type { Command, Values } from './command.ts';
@@ -26,6 +26,8 @@ export const command: Command = {
   run,
 };
 
+/** Characters of a sample that are shown. */
+const LINE = 160;
 const LARGEST_RECIPE = 1 << 20;
 
 /** What is told; `kind` first. */
@@ -47,7 +49,6 @@ export async function inspect(place: string): Promise<Seen> {
     case '.gguf': {
       const folder = nodeFolder(path.dirname(place), path.dirname(place));
       const weights = await openWeights(folder, { file: path.basename(place) });
-      // A config.json that lies beside a file belongs to it only where a folder is asked about.
       return { kind: 'weights', format: weights.kind, ...aboutWeights(weights) };
     }
     case '.onnx':
@@ -75,16 +76,24 @@ async function inspectFolder(folder: FileSource): Promise<Seen> {
 
 async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> {
   const weights = await openWeights(folder);
-  // Opening checks every parameter and shape; an architecture that is not served says so.
-  const { options, config } = await openModel(folder);
+  // Opening checks every parameter and shape. What the engine can't run is a model all the same.
+  let served: Model | InputError;
+  try {
+    served = await openModel(folder);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    served = error;
+  }
+  const options = served instanceof InputError ? undefined : served.options;
   const tokenizer = names.includes('tokenizer.json')
-    ? await loadTokenizer(folder, { vocab_size: options.vocab_size })
+    ? await loadTokenizer(folder, { vocab_size: options?.vocab_size })
     : undefined;
   return {
     kind: 'model',
     format: weights.kind,
-    ...aboutWeights(weights, config.model_type),
+    ...aboutWeights(weights),
     options,
+    problem: served instanceof InputError ? served.message : undefined,
     tokenizer: tokenizer && {
       vocab_size: tokenizer.vocab_size,
       chat_template: tokenizer.chat_template !== undefined,
@@ -93,13 +102,14 @@ async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> 
   };
 }
 
-function aboutWeights(weights: Weights, model_type: unknown = weights.config?.model_type): Record<string, unknown> {
+function aboutWeights(weights: Weights): Record<string, unknown> {
   const dtypes: Record<string, number> = {};
   let parameters = 0;
   for (const { dtype, shape } of weights.tensors.values()) {
     dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
     parameters += shape.reduce((product, dim) => product * dim, 1);
   }
+  const { model_type } = weights.config ?? {};
   return { model_type, parameters, tensors: weights.tensors.size, dtypes, bytes: weights.bytes, files: weights.files };
 }
 
@@ -134,22 +144,24 @@ async function inspectCache(file: ByteSource): Promise<Seen> {
   return { kind: 'cache', ...header, rows, positions, bytes, mass_kept };
 }
 
-/** A line a fact; what has parts is indented. */
+/** A line a fact; what has parts is indented, a list of such things has a line for each. */
 function inWords(seen: Seen): string {
   const lines: string[] = [];
   const tell = (name: string, value: unknown, indent: string): void => {
     if (value === undefined || value === null) return;
-    if (typeof value !== 'object')
-      lines.push(`${indent}${name}: ${typeof value === 'number' ? grouped(value) : String(value)}`);
-    else if (Array.isArray(value) && value.every((one) => typeof one !== 'object')) {
-      lines.push(`${indent}${name}: ${value.join(', ')}`);
-    } else {
+    if (Array.isArray(value)) {
+      if (value.every((one) => typeof one !== 'object')) lines.push(`${indent}${name}: ${value.join(', ') || 'none'}`);
+      else lines.push(`${indent}${name}:`, ...value.map((one) => `${indent}  ${cut(JSON.stringify(one))}`));
+    } else if (typeof value === 'object') {
       lines.push(`${indent}${name}:`);
       for (const [key, part] of Object.entries(value)) tell(key, part, `${indent}  `);
+    } else {
+      lines.push(`${indent}${name}: ${typeof value === 'number' ? grouped(value) : String(value)}`);
     }
   };
   for (const [name, value] of Object.entries(seen)) tell(name, value, '');
   return `${lines.join('\n')}\n`;
 }
 
+const cut = (text: string): string => (text.length > LINE ? `${text.slice(0, LINE)}…` : text);
 const grouped = (value: number): string => (Number.isInteger(value) ? value.toLocaleString('en') : String(value));

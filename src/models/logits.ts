@@ -15,7 +15,10 @@ export interface SequenceLogits {
   readonly logits: Float32Array<ArrayBuffer>;
 }
 
-/** @param tensors the model's parameters (and the adapter's) on the device */
+/**
+ * All in one pass, shorter ones padded at their end, where causal attention keeps padding from mattering.
+ * @param tensors the model's parameters (and the adapter's) on the device
+ */
 export async function sequenceLogits(
   device: Device,
   options: DecoderOptions,
@@ -23,29 +26,34 @@ export async function sequenceLogits(
   sequences: readonly (readonly number[])[],
   adapter?: DecoderAdapter,
 ): Promise<SequenceLogits[]> {
-  const results: SequenceLogits[] = [];
-  for (const input_ids of sequences) {
-    const graph = new Graph();
-    const ids = (name: string) => graph.input(name, [1, input_ids.length], 'i32');
-    const segments = ids('segments');
-    const inputs = {
-      input_ids: ids('input_ids'),
-      position_ids: ids('position_ids'),
-      query_segments: segments,
-      key_segments: segments,
-    };
-    const { hidden, head } = decoder(graph, options, inputs, { adapter });
-    graph.output('logits', matmul(hidden, head, { transB: true }));
-    const arena = new Arena(device);
-    const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
-    const outputs = await program.run({
-      input_ids: Int32Array.from(input_ids),
-      position_ids: Int32Array.from(input_ids.keys()),
-      segments: new Int32Array(input_ids.length).fill(1),
-    });
-    program.free();
-    arena.free();
-    results.push({ input_ids, logits: outputs.get('logits') as Float32Array<ArrayBuffer> });
-  }
-  return results;
+  const rows = sequences.length;
+  const length = Math.max(...sequences.map((sequence) => sequence.length));
+  const graph = new Graph();
+  const ids = (name: string) => graph.input(name, [rows, length], 'i32');
+  const segments = ids('segments');
+  const inputs = {
+    input_ids: ids('input_ids'),
+    position_ids: ids('position_ids'),
+    query_segments: segments,
+    key_segments: segments,
+  };
+  const { hidden, head } = decoder(graph, options, inputs, { adapter });
+  graph.output('logits', matmul(hidden, head, { transB: true }));
+  const arena = new Arena(device);
+  const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
+  const filled = (value: (row: number, at: number) => number | undefined) =>
+    Int32Array.from({ length: rows * length }, (_, i) => value(Math.floor(i / length), i % length) ?? 0);
+  const outputs = await program.run({
+    input_ids: filled((row, at) => sequences[row]![at]),
+    position_ids: filled((_row, at) => at),
+    segments: filled((row, at) => (at < sequences[row]!.length ? 1 : 0)),
+  });
+  program.free();
+  arena.free();
+  const logits = outputs.get('logits') as Float32Array<ArrayBuffer>;
+  const width = length * options.vocab_size;
+  return sequences.map((input_ids, row) => ({
+    input_ids,
+    logits: logits.slice(row * width, row * width + input_ids.length * options.vocab_size),
+  }));
 }

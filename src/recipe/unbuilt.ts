@@ -8,7 +8,7 @@ import type { Recipe } from './schema.ts';
 type Unbuilt = readonly [place: string, asked: (recipe: Recipe) => unknown, instead: string];
 
 /** `asked` gives the value that can't be served, or undefined/false where the recipe doesn't ask for it. */
-const UNBUILT: readonly Unbuilt[] = [
+export const UNBUILT: readonly Unbuilt[] = [
   ['student.dtype', ({ student }) => student.dtype !== 'f32' && student.dtype, '"f32"'],
   ['student.add_tokens', ({ student }) => student.add_tokens.length > 0 && student.add_tokens, 'an empty list'],
   [

@@ -56,8 +56,12 @@ export function prepare(batch: MicroBatch): PreparedBatch {
   let counted = 0;
   let attended = 0;
   targets.forEach((target, i) => {
-    if (target !== -100) ((weights[2 * i] = 1), counted++);
-    if (batch.segment_ids[i] !== 0) ((weights[2 * i + 1] = 1), attended++);
+    const counts = target !== -100 ? 1 : 0;
+    const attends = batch.segment_ids[i] !== 0 ? 1 : 0;
+    weights[2 * i] = counts;
+    weights[2 * i + 1] = attends;
+    counted += counts;
+    attended += attends;
   });
   return {
     batch,

@@ -15,7 +15,7 @@ import { FlatParameters, type Trainable } from './flat-parameters.ts';
 import { learningRate, type Schedule } from './schedule.ts';
 import {
   evaluationStep,
-  SUMS,
+  type SUMS,
   trainingStep,
   updateStep,
   type BatchShape,

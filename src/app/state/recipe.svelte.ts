@@ -2,6 +2,7 @@
  * The recipe being written, with the files that a person brought for it. It is kept as it was written (defaults absent);
  * parse.ts judges every change, and the job plans and previews what it judges good.
  */
+import { InputError } from '../../formats/input-error.ts';
 import type { BroughtFiles, Estimate, Preview } from '../../job/protocol.ts';
 import type { Recipe, RecipeInput } from '../../recipe/schema.ts';
 import { LORA_WHEN_ABSENT } from '../../recipe/lora-when-absent.ts';
@@ -91,7 +92,11 @@ export function valueAt(place: string): unknown {
 
 /** Writes at a dotted place; undefined takes the field away, so that its default holds. */
 export function setAt(place: string, value: unknown): void {
-  change(write(withLora(place) as unknown as Json, place.split('.'), value) as unknown as RecipeInput);
+  const next = write(withLora(place) as unknown as Json, place.split('.'), value) as unknown as RecipeInput;
+  const { compress } = next.student;
+  // The last field that made it smaller was emptied: it is whole again.
+  const whole = compress && Object.keys(compress).length === 0;
+  change(whole ? { ...next, student: { ...next.student, compress: null } } : next);
 }
 
 /** The draft with what an absent `lora` stands for, where a field of it is meant. */
@@ -133,7 +138,6 @@ function change(next: RecipeInput): void {
 export async function judge(): Promise<void> {
   const mine = ++round;
   const { parseRecipe } = await import('../../recipe/parse.ts');
-  const { InputError } = await import('../../formats/input-error.ts');
   if (mine !== round) return;
   try {
     filled = parseRecipe(draft, 'recipe');
@@ -147,12 +151,21 @@ export async function judge(): Promise<void> {
   timer = setTimeout(() => void ask(mine), PAUSE_MS);
 }
 
+/** What a preview needs; the rest of the recipe may still be wrong or empty. */
+function rowsAlone(): RecipeInput {
+  const { model, revision } = draft.student;
+  return { seed: draft.seed, data: draft.data, student: { model: model === '' ? 'none' : model, revision } };
+}
+
 async function ask(mine: number): Promise<void> {
   const say = (error: unknown): string => (error instanceof Error ? error.message : String(error));
   const current = () => mine === round;
-  if (draft.data.source !== '' && draft.student.model !== '') {
+  if (draft.data.source === '') {
+    preview = undefined;
+    previewProblem = undefined;
+  } else {
     reading = true;
-    const read = await job().preview(draft, files).catch(say);
+    const read = await job().preview(rowsAlone(), files).catch(say);
     if (!current()) return;
     reading = false;
     preview = typeof read === 'string' ? undefined : read;

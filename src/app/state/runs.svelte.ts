@@ -17,6 +17,8 @@ let current = $state.raw<RunView | undefined>();
 let working = $state<string | undefined>();
 let overlays = $state.raw<readonly { summary: RunSummary; metrics: readonly MetricsLine[] }[]>([]);
 let problem = $state<string | undefined>();
+/** A run being opened, and what it said since. */
+let opening: { id: string; meanwhile: JobEvent[] } | undefined;
 /** Asked to pause or stop, and not there yet. */
 let asked = $state<'pause' | 'stop' | undefined>();
 
@@ -47,6 +49,10 @@ export const runs = {
 
 const words = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+export function hasLastRun(): boolean {
+  return localStorage.getItem(KEY) !== null;
+}
+
 /** Runs of an earlier visit; `restore` opens the last one looked at. */
 export async function loadRuns(restore: boolean): Promise<void> {
   list = await job().runs();
@@ -58,13 +64,17 @@ export async function openRun(id: string): Promise<void> {
   if (current?.summary.id === id) return;
   const summary = list.find((run) => run.id === id);
   if (!summary) return;
-  // What a live run says while its past is fetched must not be lost: the page only looks at others while one works.
+  // What a run that works says while its past is fetched is heard twice or late, and told once.
+  const meanwhile: JobEvent[] = [];
+  opening = { id, meanwhile };
   const past = await job().events(id);
+  if (opening?.id !== id) return;
+  opening = undefined;
   let view = emptyView(summary);
-  for (const event of past) view = apply(view, event, Date.parse(summary.created));
+  for (const event of [...past, ...meanwhile]) view = apply(view, event, Date.parse(summary.created));
   // A run that was working when its page died is not working now.
-  if (view.state === 'running' && working !== id) view = { ...view, state: 'paused' };
-  look(view);
+  const state = working === id ? 'running' : summary.state === 'running' ? 'paused' : summary.state;
+  look({ ...view, state });
   setRecipe(summary.recipe);
 }
 
@@ -122,8 +132,17 @@ async function work(id: string): Promise<void> {
   }
 }
 
+/** A run that the command line drives: the page shows it, and has nothing to decide. */
+export async function followBridge(token: string): Promise<void> {
+  const summary = await job().headless(token);
+  list = [summary];
+  look(emptyView(summary));
+  await work(summary.id);
+}
+
 function hear(id: string, event: JobEvent): void {
   if (event.kind === 'error') noteFault(event.message);
+  if (opening?.id === id) opening.meanwhile.push(event);
   if (current?.summary.id === id) current = apply(current, event, Date.now());
 }
 

@@ -33,7 +33,12 @@ export function philox(counter: Words, key: readonly [number, number]): Words {
   for (let round = 0; round < 10; round++) {
     const low0 = Math.imul(0xd2511f53, c0) >>> 0;
     const low1 = Math.imul(0xcd9e8d57, c2) >>> 0;
-    [c0, c1, c2, c3] = [(highWord(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0, low1, (highWord(0xd2511f53, c0) ^ c3 ^ k1) >>> 0, low0];
+    [c0, c1, c2, c3] = [
+      (highWord(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0,
+      low1,
+      (highWord(0xd2511f53, c0) ^ c3 ^ k1) >>> 0,
+      low0,
+    ];
     k0 = (k0 + 0x9e3779b9) >>> 0;
     k1 = (k1 + 0xbb67ae85) >>> 0;
   }
