@@ -394,6 +394,7 @@ const api: JobApi = {
     { token: '0', teacher: 0.05, student: 0.27 },
     { token: '2', teacher: 0.006, student: 0.08 },
   ],
+  headless: async () => Promise.reject(new Error('nobody drives this page')),
 };
 
 export const job = (): JobApi => api;

@@ -42,5 +42,6 @@ function open(): JobApi {
     chat: (id, who, messages, settings, onText) => remote.chat(id, who, messages, settings, proxy(onText)),
     stopChat: () => remote.stopChat(),
     nextToken: (id, text, top) => remote.nextToken(id, text, top),
+    headless: (token) => remote.headless(token),
   };
 }

@@ -4,6 +4,8 @@ import App from './App.svelte';
 import { begin } from './state/begin.svelte.ts';
 import { lookAtDevice } from './state/device.svelte.ts';
 import { noteFault, watchFaults } from './state/faults.svelte.ts';
+import { route } from './state/route.svelte.ts';
+import { followBridge } from './state/runs.svelte.ts';
 import { applySettings } from './state/settings.svelte.ts';
 import './style.css';
 
@@ -11,4 +13,6 @@ watchFaults();
 applySettings();
 mount(App, { target: document.body });
 void lookAtDevice();
-void begin().catch(noteFault);
+// What a driven page can't do must reach the command line, which watches for errors that nobody caught.
+if (route.bridge) void followBridge(route.bridge);
+else void begin().catch(noteFault);

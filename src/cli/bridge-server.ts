@@ -5,6 +5,7 @@
  *   GET  /__bridge/TOKEN/recipe                 BridgeStart
  *   GET  /__bridge/TOKEN/files/BASE[/PATH]      a file that the recipe names, or inside a folder that it names; ranges, HEAD
  *   GET  /__bridge/TOKEN/list/BASE              the folder's files, as JSON
+ *   GET  /__bridge/TOKEN/out/PATH               a file that the page wrote, to look at it again; ranges, HEAD
  *   PUT  /__bridge/TOKEN/out/PATH?at=N[&end=1]  bytes from N on of a file of the run's folder; renamed into place at its end
  *   POST /__bridge/TOKEN/append/PATH            lines at the end of such a file
  *   POST /__bridge/TOKEN/events                 BridgeEvents, one JSON a line
@@ -54,9 +55,17 @@ export function bridgeServer(options: BridgeOptions): BridgeServer {
   }
 
   async function sendSource(request: IncomingMessage, response: ServerResponse, rest: string): Promise<void> {
-    const file = sourceFile(rest);
+    await send(request, response, sourceFile(rest), 'the recipe names no such file');
+  }
+
+  async function send(
+    request: IncomingMessage,
+    response: ServerResponse,
+    file: string | undefined,
+    otherwise: string,
+  ): Promise<void> {
     const status = file === undefined ? undefined : await stat(file).catch(() => undefined);
-    if (file === undefined || !status?.isFile()) return sendText(response, 404, 'the recipe names no such file');
+    if (file === undefined || !status?.isFile()) return sendText(response, 404, otherwise);
     response.setHeader('Cache-Control', 'no-store');
     await sendFile(request, response, file, status);
   }
@@ -115,6 +124,9 @@ export function bridgeServer(options: BridgeOptions): BridgeServer {
         if (folder === undefined) return sendText(response, 404, 'the recipe names no such folder');
         return sendJson(response, await nodeFolder(folder).list!());
       }
+      case 'GET out':
+      case 'HEAD out':
+        return send(request, response, outFile(rest)?.file, 'the run has no such file');
       case 'PUT out':
         return put(request, response, rest, url);
       case 'POST append':

@@ -16,6 +16,11 @@ const COMMANDS: Record<string, Entry> = {
   run: { about: 'do the whole job of a recipe, headless', load: () => import('./run.ts'), gpu: false },
   inspect: { about: 'what a folder or file is', load: () => import('./inspect.ts'), gpu: false },
   forward: { about: 'one pass of the engine over given ids', load: () => import('./forward.ts'), gpu: true },
+  'bundled-teacher': {
+    about: 'train the teacher of the bundled example',
+    load: () => import('./bundled-teacher.ts'),
+    gpu: true,
+  },
   export: { about: 'merge, write and verify without training', load: () => import('./export.ts'), gpu: true },
 };
 

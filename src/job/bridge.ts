@@ -30,6 +30,8 @@ export interface Bridge {
   file(value: string): Promise<ByteSource | undefined>;
   /** Writes a file of the run's folder (`model/config.json`): all of it or nothing, whatever dies. */
   write(path: string, bytes: Uint8Array | Blob | AsyncIterable<Uint8Array>): Promise<void>;
+  /** A file that `write` wrote, to look at it again. */
+  written(path: string): Promise<ByteSource | undefined>;
   /** Adds a line to a file of the run's folder (`metrics.jsonl`); `write` replaces such a file. */
   append(path: string, line: string): Promise<void>;
   /** Tells the command line, in the order of the calls; resolves when it has heard. */
@@ -63,6 +65,7 @@ export async function openBridge(token: string): Promise<Bridge> {
       }
       await call(`${url}?at=${at}&end=1`, { method: 'PUT' });
     },
+    written: (path) => openUrl(`${base}out/${encodePath(path)}`, {}, path),
     async append(path, line) {
       await call(`${base}append/${encodePath(path)}`, { method: 'POST', body: `${line}\n` });
     },

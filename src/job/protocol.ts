@@ -226,7 +226,7 @@ export interface JobApi {
   stop(): Promise<void>;
   /** Bytes, steps and time before the start; loads configs and data, no weights. */
   estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate>;
-  /** Streams an answer of the run's teacher or student; resolves with the whole text. */
+  /** Streams an answer of the run's teacher or student: `onText` hears the text so far. Resolves with the whole text. */
   chat(
     runId: string,
     who: 'teacher' | 'start' | 'student',
@@ -237,4 +237,6 @@ export interface JobApi {
   stopChat(): Promise<void>;
   /** The most likely next tokens after a text, by teacher and student. */
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
+  /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
+  headless(token: string): Promise<RunSummary>;
 }

@@ -438,8 +438,6 @@ export const en = {
   update: {
     ready: 'A newer version of this page is ready.',
     reload: 'Reload',
-    later: 'It waits until the run has ended.',
-    offline: 'This page now works without a network.',
   },
 };
 

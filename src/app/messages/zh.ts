@@ -413,7 +413,5 @@ export const zh: Messages = {
   update: {
     ready: '本页有了新版本。',
     reload: '重新载入',
-    later: '它会等到运行结束。',
-    offline: '现在没有网络也能用本页。',
   },
 };

@@ -4,6 +4,7 @@
  */
 import { InputError } from '../../formats/input-error.ts';
 import { noteFault } from './faults.svelte.ts';
+import { registerOffline } from './offline.svelte.ts';
 import { setRecipe } from './recipe.svelte.ts';
 import { go, route } from './route.svelte.ts';
 import { hasLastRun, leaveRun, loadRuns } from './runs.svelte.ts';
@@ -33,6 +34,6 @@ export async function begin(): Promise<void> {
   window.addEventListener('hashchange', () => void openLink().catch(noteFault));
   const linked = location.hash.startsWith('#recipe=');
   await openLink();
-  if (route.bridge) return;
+  registerOffline();
   if (hasLastRun() || route.place !== 'start') await loadRuns(!linked);
 }

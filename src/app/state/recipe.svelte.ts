@@ -2,6 +2,7 @@
  * The recipe being written, with the files that a person brought for it. It is kept as it was written (defaults absent);
  * parse.ts judges every change, and the job plans and previews what it judges good.
  */
+import { InputError } from '../../formats/input-error.ts';
 import type { BroughtFiles, Estimate, Preview } from '../../job/protocol.ts';
 import type { Recipe, RecipeInput } from '../../recipe/schema.ts';
 import { LORA_WHEN_ABSENT } from '../../recipe/lora-when-absent.ts';
@@ -137,7 +138,6 @@ function change(next: RecipeInput): void {
 export async function judge(): Promise<void> {
   const mine = ++round;
   const { parseRecipe } = await import('../../recipe/parse.ts');
-  const { InputError } = await import('../../formats/input-error.ts');
   if (mine !== round) return;
   try {
     filled = parseRecipe(draft, 'recipe');

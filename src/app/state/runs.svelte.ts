@@ -132,6 +132,14 @@ async function work(id: string): Promise<void> {
   }
 }
 
+/** A run that the command line drives: the page shows it, and has nothing to decide. */
+export async function followBridge(token: string): Promise<void> {
+  const summary = await job().headless(token);
+  list = [summary];
+  look(emptyView(summary));
+  await work(summary.id);
+}
+
 function hear(id: string, event: JobEvent): void {
   if (event.kind === 'error') noteFault(event.message);
   if (opening?.id === id) opening.meanwhile.push(event);

@@ -58,14 +58,23 @@ fn sum_all(lid: u32, value: vec4<f32>) -> vec4<f32> {
   workgroupBarrier();
   if (lid < ${groups}u) {
     var sum = vec4<f32>();
-    for (var i = lid * ${each}u; i < (lid + 1u) * ${each}u; i++) { sum += sum_terms[i]; }
+    for (var i = lid * ${each}u; i < lid * ${each}u + ${rolled(each, 'lid')}; i++) { sum += sum_terms[i]; }
     sum_groups[lid] = sum;
   }
   workgroupBarrier();
   var total = vec4<f32>();
-  for (var i = 0u; i < ${groups}u; i++) { total += sum_groups[i]; }
+  for (var i = 0u; i < ${rolled(groups, 'lid')}; i++) { total += sum_groups[i]; }
   return total;
 }`;
+}
+
+/**
+ * A loop bound that compilers must not unroll. llvmpipe's unrolls whatever runs 32 times or less, and a load costs it 20 ms to
+ * compile: 0.7 s for eight rounds of four loads, and minutes for a kernel with a few such loops.
+ * @param index any index the kernel has; it is never 2^32 − 1
+ */
+export function rolled(count: number, index: string): string {
+  return `select(${count}u, 0u, ${index} == 0xffffffffu)`;
 }
 
 /** A number as an f32 literal that keeps every bit. */
@@ -122,12 +131,12 @@ fn ${name}(lid: u32, v: f32) -> f32 {
   workgroupBarrier();
   if (lid < 8u) {
     var part = ${name}_lanes[lid * 8u];
-    for (var i = 1u; i < 8u; i++) { part = ${combine('part', `${name}_lanes[lid * 8u + i]`)}; }
+    for (var i = 1u; i < ${rolled(8, 'lid')}; i++) { part = ${combine('part', `${name}_lanes[lid * 8u + i]`)}; }
     ${name}_eights[lid] = part;
   }
   workgroupBarrier();
   var all = ${name}_eights[0];
-  for (var i = 1u; i < 8u; i++) { all = ${combine('all', `${name}_eights[i]`)}; }
+  for (var i = 1u; i < ${rolled(8, 'lid')}; i++) { all = ${combine('all', `${name}_eights[i]`)}; }
   return all;
 }
 `;

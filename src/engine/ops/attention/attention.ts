@@ -19,7 +19,7 @@ import {
   type TensorType,
   type Value,
 } from '../../graph/types.ts';
-import { flatGrid } from '../wgsl.ts';
+import { flatGrid, rolled } from '../wgsl.ts';
 import { keyValueGradientDispatches, queryGradientDispatch } from './backward.ts';
 import { decodeDispatch } from './decode.ts';
 import { forwardDispatch } from './forward.ts';
@@ -146,7 +146,7 @@ const attentionRowsOp: OpDefinition<AttentionAttributes> = {
   let row = (i / ${heads * T}u) * ${T}u + i % ${T}u;
   let start = (row * ${heads}u + (i / ${T}u) % ${heads}u) * ${d / width}u;
   var sum = 0.0;
-  for (var c = 0u; c < ${d / width}u; c++) { sum += ${product}; }
+  for (var c = 0u; c < ${rolled(d / width, 'i')}; c++) { sum += ${product}; }
   rows[i] = vec4<f32>(lse[i], sum, f32(query_segments[row]), 0.0);
 }`,
         workgroups: grid.workgroups,

@@ -4,7 +4,7 @@
  * again from q, k and lse. Above 128 entries a head dK and dV are two dispatches: together they would not fit in registers.
  */
 import type { Binding, Dispatch, Operand } from '../../graph/types.ts';
-import { f32 } from '../wgsl.ts';
+import { f32, rolled } from '../wgsl.ts';
 import {
   TILE,
   TILE_STRIDE,
@@ -60,7 +60,7 @@ ${declareAccumulators(problem, 'dq')}
     let key = first_key + 4u * tx;
 ${lines(4, (j) => `    let key_at${j} = ${keyRow(`min(key + ${j}u, ${S - 1}u)`)};`)}
 ${lines(4, (i) => `    var s${i} = vec4<f32>();\n    var dp${i} = vec4<f32>();`)}
-    for (var c = 0u; c < ${vectors}u; c++) {
+    for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) {
       ${tileProduct(
         problem,
         's',
@@ -154,7 +154,7 @@ ${lines(
 ${targets.map(({ name }) => declareAccumulators(problem, name)).join('\n')}
   let first = ${causal ? 'first_key' : '0u'};
   let last = ${window === undefined ? `${T}u` : `min(${T}u, first_key + ${TILE - 1 + window}u)`};
-  for (var head = wid.y * ${group}u; head < (wid.y + 1u) * ${group}u; head++) {
+  for (var head = wid.y * ${group}u; head < wid.y * ${group}u + ${rolled(group, 'wid.y')}; head++) {
     for (var first_query = first; first_query < last; first_query += ${TILE}u) {
       let query = first_query + 4u * tx;
 ${lines(
@@ -163,7 +163,7 @@ ${lines(
       let query_at${j} = ${queryRow(`inside${j}`)};`,
 )}
 ${lines(4, (i) => `      var s${i} = vec4<f32>();${wantsKeys ? `\n      var dp${i} = vec4<f32>();` : ''}`)}
-      for (var c = 0u; c < ${vectors}u; c++) {
+      for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) {
       ${tileProduct(
         problem,
         's',

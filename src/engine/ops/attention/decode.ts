@@ -4,7 +4,7 @@
  * them, and the keys of the chunk among those that share a vector.
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
-import { MAX_OF_64_THREADS, SUM_OF_64_THREADS, f32 } from '../wgsl.ts';
+import { MAX_OF_64_THREADS, SUM_OF_64_THREADS, f32, rolled } from '../wgsl.ts';
 import { inputBindings, type Problem } from './problem.ts';
 
 const CHUNK = 256;
@@ -48,7 +48,7 @@ ${Array.from({ length: rounds }, (_, r) => `  var o${r} = ${element}();`).join('
       let of_key = key_segments[b * ${S}u + key];
       let at = ${keyRow('key')};
       var score = 0.0;
-      for (var c = 0u; c < ${vectors}u; c++) { score += ${dot}; }
+      for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) { score += ${dot}; }
       score = select(-2e30, score * ${f32(scale)}, ${mask.join(' && ')});
       weights[j] = score;
       largest = max(largest, score);
@@ -82,7 +82,7 @@ ${Array.from({ length: rounds }, (_, r) => `  partial_rows[lid + ${64 * r}u] = o
   let scale_by = select(0.0, 1.0 / running_sum, running_sum > 0.0);
   for (var c = lid; c < ${vectors}u; c += 64u) {
     var sum = partial_rows[c];
-    for (var n = 1u; n < ${sharing}u; n++) { sum += partial_rows[n * ${vectors}u + c]; }
+    for (var n = 1u; n < ${rolled(sharing, 'lid')}; n++) { sum += partial_rows[n * ${vectors}u + c]; }
     attended[row + c] = sum * scale_by;
   }
   if (lid == 0u) {

@@ -7,7 +7,7 @@
  * O stays in registers, owned by row groups and vectors of the head (`ownership`). Workgroup memory: 6 KB.
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
-import { f32 } from '../wgsl.ts';
+import { f32, rolled } from '../wgsl.ts';
 import {
   TILE,
   TILE_STRIDE,
@@ -60,7 +60,7 @@ ${range(4)
 ${range(4)
   .map((i) => `    var s${i} = vec4<f32>();`)
   .join('\n')}
-    for (var c = 0u; c < ${vectors}u; c++) {
+    for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) {
       ${tileProduct(
         problem,
         's',
@@ -89,7 +89,7 @@ ${range(4)
     workgroupBarrier();
     if (lid < ${TILE}u) {
       var new_max = running_max;
-      for (var i = 0u; i < 8u; i++) { new_max = max(new_max, parts[lid * 8u + i]); }
+      for (var i = 0u; i < ${rolled(8, 'lid')}; i++) { new_max = max(new_max, parts[lid * 8u + i]); }
       row_max[lid] = new_max;
       row_factor[lid] = exp(max(running_max - new_max, -80.0));
       running_max = new_max;
@@ -105,7 +105,7 @@ ${range(4)
     workgroupBarrier();
     if (lid < ${TILE}u) {
       var sum = 0.0;
-      for (var i = 0u; i < 8u; i++) { sum += parts[lid * 8u + i]; }
+      for (var i = 0u; i < ${rolled(8, 'lid')}; i++) { sum += parts[lid * 8u + i]; }
       running_sum = running_sum * row_factor[lid] + sum;
     }
     let count = min(${TILE}u, last - first_key);

@@ -14,7 +14,7 @@
  */
 import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/types.ts';
 import { matmulDispatch } from '../matmul/kernel.ts';
-import { f32, flatGrid } from '../wgsl.ts';
+import { f32, flatGrid, rolled } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
 import { forwardKl } from './forward-kl.ts';
 import type { LinearLossAttributes } from './linear-loss.ts';
@@ -159,9 +159,9 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
       { name: 'row_loss', operand: rowLoss, access: 'read' },
       { name: 'loss', operand: loss, access: 'write' },
     ],
-    code: `@compute @workgroup_size(1) fn main() {
+    code: `@compute @workgroup_size(1) fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
   var total = 0.0;
-  for (var i = 0u; i < ${rows}u; i++) { total += row_loss[i]; }
+  for (var i = 0u; i < ${rolled(rows, 'gid.x')}; i++) { total += row_loss[i]; }
   loss[0] = total;
 }`,
     workgroups: [1, 1, 1],
@@ -229,10 +229,10 @@ function joinRow({ V, k, lanes, attributes }: RowShape): string {
   const { temperature: T, alpha, label_smoothing: smoothing, tail } = attributes;
   const distil = k > 0;
   const overLanes = (body: string): string =>
-    `for (var lane = 0u; lane < ${lanes}u; lane++) {\n    let p0 = (i * ${lanes}u + lane) * ${PARTIAL}u;\n    ${body}\n  }`;
+    `for (var lane = 0u; lane < ${rolled(lanes, 'i')}; lane++) {\n    let p0 = (i * ${lanes}u + lane) * ${PARTIAL}u;\n    ${body}\n  }`;
   const overSupport = (body: string): string =>
     distil
-      ? `for (var j = 0u; j < ${k}u; j++) {\n    let entry = support[i * ${k}u + j];
+      ? `for (var j = 0u; j < ${rolled(k, 'i')}; j++) {\n    let entry = support[i * ${k}u + j];
     let z = entry.x;\n    ${body}\n  }`
       : '';
   return `  var m = ${ASIDE};
@@ -292,7 +292,7 @@ function divergenceOf(k: number, T: number, tail: LinearLossAttributes['tail']):
     var p_sum = 0.0;
     var plogp = 0.0;
     var p_logq = 0.0;
-    for (var j = 0u; j < ${k}u; j++) {
+    for (var j = 0u; j < ${rolled(k, 'i')}; j++) {
       let entry = support[i * ${k}u + j];
       let log_p = entry.y;
       let p = exp(log_p);

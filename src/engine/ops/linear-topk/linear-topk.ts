@@ -15,7 +15,7 @@ import {
 } from '../../graph/types.ts';
 import { chunksOf } from '../linear-loss/chunks.ts';
 import { matmulDispatch } from '../matmul/kernel.ts';
-import { f32, rowGrid, workgroupSum } from '../wgsl.ts';
+import { f32, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
 
 type LinearTopkAttributes = { readonly k: number; readonly temperatures: readonly number[] };
 
@@ -143,7 +143,7 @@ ${grid.entry} {
   let base = row * ${V}u;
 
   if (lid == 0u) { prefix = 0u; remaining = ${k}u; atomicStore(&found, 0u); }
-  for (var digit = 0u; digit < 4u; digit++) {
+  for (var digit = 0u; digit < ${rolled(4, 'wid.x')}; digit++) {
     let shift = 24u - 8u * digit;
     atomicStore(&histogram[lid], 0u);
     workgroupBarrier();
@@ -201,7 +201,7 @@ ${grid.entry} {
     let key = candidate_key[j];
     let id = candidate_id[j];
     var rank = 0u;
-    for (var other = 0u; other < ${k}u; other++) {
+    for (var other = 0u; other < ${rolled(k, 'lid')}; other++) {
       if (candidate_key[other] > key || (candidate_key[other] == key && candidate_id[other] < id)) { rank += 1u; }
     }
     ids[row * ${k}u + rank] = i32(id);

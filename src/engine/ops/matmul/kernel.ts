@@ -7,6 +7,7 @@
  * Sums go over k in ascending order, so every variant of this file gives the same bits.
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
+import { rolled } from '../wgsl.ts';
 
 export interface MatmulWindow {
   readonly a: Operand;
@@ -157,7 +158,7 @@ function matmulCode(
   let n = ${N % TN === 0 ? 'first_n' : `min(first_n, ${N - TN}u)`};
   let m = ${M % TM === 0 ? 'first_m' : `min(first_m, ${M - TM}u)`};
 ${rows.flatMap((i) => columns.map((q) => `  var c${i}_${q} = ${type}();`)).join('\n')}
-  for (var k = 0u; k < ${K - tail}u; k += ${unroll}u) {
+  for (var k = 0u; k < ${rolled(K - tail, 'lid.x')}; k += ${unroll}u) {
     ${block(unroll)}
   }
 ${tail ? `  {\n    let k = ${K - tail}u;\n    ${block(tail)}\n  }\n` : ''}${rows.map(storeRow).join('\n')}

@@ -11,7 +11,7 @@ import {
   type Operand,
   type Value,
 } from '../../graph/types.ts';
-import { flatGrid } from '../wgsl.ts';
+import { flatGrid, rolled } from '../wgsl.ts';
 
 const MAX_BLOCKS = 64;
 
@@ -58,7 +58,7 @@ export function sumLeadingDispatches(
   let column = i % ${columns}u;
   let start = (i / ${columns}u) * ${perBlock}u;
   var sum = 0.0;
-  for (var row = start; row < min(start + ${perBlock}u, ${rows}u); row++) { sum += x[row * ${columns}u + column]; }
+  for (var row = start; row < min(start + ${rolled(perBlock, 'i')}, ${rows}u); row++) { sum += x[row * ${columns}u + column]; }
   partial_sums[i] = sum;
 }`,
       workgroups: first.workgroups,
@@ -72,7 +72,7 @@ export function sumLeadingDispatches(
       code: `${second.entry} {
   ${second.index}
   var sum = 0.0;
-  for (var block = 0u; block < ${blocks}u; block++) { sum += partial_sums[block * ${columns}u + i]; }
+  for (var block = 0u; block < ${rolled(blocks, 'i')}; block++) { sum += partial_sums[block * ${columns}u + i]; }
   out[i] = sum;
 }`,
       workgroups: second.workgroups,

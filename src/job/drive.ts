@@ -1,0 +1,54 @@
+/** recipe ─▶ report: the steps in order. Each goes on where an earlier sitting left it. */
+import type { ActiveRun } from './active-run.ts';
+import type { Report } from './protocol.ts';
+import { reportHtml } from './report-html.ts';
+import { readData } from './steps/data.ts';
+import { evaluateTasks } from './steps/evaluate.ts';
+import { exportStudent } from './steps/export.ts';
+import { openStudent } from './steps/student.ts';
+import { cacheTeacher } from './steps/teacher.ts';
+import { trainStudent } from './steps/train-student.ts';
+import { sha256 } from '../store/files.ts';
+
+export async function drive(run: ActiveRun): Promise<Report> {
+  const { recipe } = run;
+  const json = new TextEncoder().encode(`${JSON.stringify(recipe, null, 2)}\n`);
+  run.hash('recipe', await sha256(json));
+  await run.device(); // a page without a GPU says so before it reads anything
+
+  const data = await run.step('data', () => readData(run));
+  // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
+  const student = await openStudent(run);
+  await run.outlet.write('recipe.json', json);
+  const cache = await run.step('teacher', () => cacheTeacher(run, data));
+  await run.step('student', async () => {
+    const { parameters, trainable } = student;
+    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable } });
+  });
+  const trained = await run.step('train', () => trainStudent(run, data, student, cache));
+  await run.step('evaluate', () => evaluateTasks(run, student, trained, data.tokenizer));
+  await run.step('export', () => exportStudent(run, data, student, trained));
+  return finish(run);
+}
+
+async function finish(run: ActiveRun): Promise<Report> {
+  await run.happened('done');
+  const { recipe, found, history, hashes } = run.facts;
+  const { adapter, data, teacher, train, evaluate, export: exported } = found;
+  if (!adapter || !data || !teacher || !train || !evaluate || !exported) throw new Error('a step left no trace');
+  const report: Report = {
+    recipe,
+    adapter,
+    data,
+    teacher,
+    train,
+    evaluate,
+    export: exported,
+    history,
+    provenance: { stillroom: run.host.version, hashes },
+  };
+  const text = new TextEncoder();
+  await run.outlet.write('report.json', text.encode(`${JSON.stringify(report, null, 2)}\n`));
+  await run.outlet.write('report.html', text.encode(reportHtml(report, await run.metrics())));
+  return report;
+}

@@ -1,0 +1,102 @@
+/**
+ * What a run will cost, before it starts: bytes from the same plan that it will run, steps from the data, seconds from
+ * what such an adapter was seen to do. Reads rows and configs, no weights.
+ */
+import { prepareData, type PreparedData } from '../data/prepare.ts';
+import { countParameters } from '../models/model.ts';
+import { loadTokenizer } from '../models/tokenizer.ts';
+import { totalSteps } from '../recipe/derived.ts';
+import type { Recipe } from '../recipe/schema.ts';
+import { planTraining } from '../train/trainer.ts';
+import type { RecipeContext } from './context.ts';
+import type { Estimate } from './protocol.ts';
+import { batchesOf } from './steps/data.ts';
+import { openTeacher } from './steps/device-model.ts';
+import { openStudent, type Student } from './steps/student.ts';
+import { objectiveOf, shapesOf } from './steps/train-student.ts';
+
+/** Float operations a second that training was seen to reach: SwiftShader on two cores, and a laptop's integrated GPU. */
+const RATE = { software: 4e9, hardware: 5e11 };
+/** Seconds around the steps: models read, kernels compiled, files written and opened again. */
+const AROUND = { software: 40, hardware: 15 };
+
+export async function estimateOf(context: RecipeContext, gpu: GPU | undefined): Promise<Estimate> {
+  const { recipe, sources } = context;
+  const { model, revision } = recipe.student;
+  const tokenizer = await loadTokenizer(await sources.model('student.model', model, revision));
+  const prepared = await prepareData(
+    await sources.file('data.source', recipe.data.source),
+    recipe.data,
+    tokenizer,
+    recipe.seed,
+  );
+  const batches = batchesOf(prepared, tokenizer, recipe);
+  const student = await openStudent(context);
+  const teacher = recipe.distill.objective === 'none' ? undefined : await openTeacher(context);
+
+  const adapter = await gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  const limits = adapter?.limits ?? DEFAULT_LIMITS;
+  const software = adapter ? isSoftware(adapter) : false;
+  const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
+  const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
+  const plan = planTraining(limits, student.step, objective, shapesOf(batches, recipe).train);
+
+  const steps = totalSteps(batches.train.count, recipe.training);
+  const kind = software ? 'software' : 'hardware';
+  const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / RATE[kind];
+  const teacherParameters = teacher && countParameters(teacher.parameters);
+  const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / RATE[kind] : 0;
+  const cache_bytes = distils ? cacheBytes(prepared, recipe) : 0;
+  return {
+    gpu_bytes: Math.max(plan.total_bytes, 4 * (teacherParameters ?? 0)),
+    weights_bytes: plan.weights_bytes,
+    optimizer_bytes: plan.optimizer_bytes,
+    activations_bytes: plan.activations_bytes,
+    cache_bytes,
+    disk_bytes: cache_bytes + checkpointBytes(student) + exportBytes(student, recipe),
+    steps,
+    seconds_per_step,
+    seconds: teacherSeconds + steps * seconds_per_step + AROUND[kind],
+    ...(teacherParameters !== undefined && { teacher_parameters: teacherParameters }),
+    student_parameters: student.parameters,
+    trainable_parameters: student.trainable,
+    train_rows: prepared.report.train_rows,
+    eval_rows: prepared.report.eval_rows,
+  };
+}
+
+/** What WebGPU promises everywhere. */
+const DEFAULT_LIMITS = {
+  maxStorageBufferBindingSize: 134217728,
+  maxComputeWorkgroupStorageSize: 16384,
+  maxComputeInvocationsPerWorkgroup: 256,
+  maxComputeWorkgroupSizeX: 256,
+  maxComputeWorkgroupsPerDimension: 65535,
+  maxStorageBuffersPerShaderStage: 8,
+  minStorageBufferOffsetAlignment: 256,
+  maxBufferSize: 268435456,
+};
+
+function isSoftware({ info }: GPUAdapter): boolean {
+  const words = [info.vendor, info.architecture, info.device, info.description].join(' ');
+  return /swiftshader|llvmpipe|software|warp|basic render/i.test(words);
+}
+
+/** Ids, logits and log Σ exp of every target position, in the plain coding. */
+function cacheBytes({ train, eval: evaluated }: PreparedData, { distill }: Recipe): number {
+  const temperatures = new Set([1, distill.temperature]).size;
+  let positions = 0;
+  for (const { labels } of [...train, ...evaluated]) {
+    labels.forEach((label, i) => (positions += i > 0 && label !== -100 ? 1 : 0));
+  }
+  return 4 * positions * (1 + 2 * distill.k + temperatures);
+}
+
+/** Two checkpoints of weights and two moments each, and the result. */
+const checkpointBytes = (student: Student): number => 4 * student.trainable * (2 * 3 + 1);
+
+function exportBytes(student: Student, recipe: Recipe): number {
+  const bytesEach: Record<string, number> = { fp32: 4, fp16: 2, q8: 1.1, q4: 0.6, q4f16: 0.6 };
+  const each = recipe.export.onnx.reduce((sum, dtype) => sum + bytesEach[dtype]!, 0);
+  return Math.round(student.parameters * (each + (recipe.export.safetensors ? 4 : 0)));
+}

@@ -1,0 +1,198 @@
+/**
+ * The job's face to the page: runs made, listed, worked on, backed up and talked to. One run at a time is worked on in a
+ * page; which one that is, across pages, the shelf's lock decides.
+ */
+import { blobFile } from '../formats/blob-source.ts';
+import { InputError } from '../formats/input-error.ts';
+import { parseRecipe } from '../recipe/parse.ts';
+import type { RecipeInput } from '../recipe/schema.ts';
+import { Busy } from '../store/faults.ts';
+import { ActiveRun, metricsLines } from './active-run.ts';
+import type { RecipeContext } from './context.ts';
+import { estimateOf } from './estimate.ts';
+import { openBridge, type Bridge } from './bridge.ts';
+import { bridgeDriver, HEADLESS, headlessRun } from './headless.ts';
+import type { Host } from './host.ts';
+import { broughtFiles, keepBrought, keptFiles } from './local-files.ts';
+import { pageOutlet } from './page-outlet.ts';
+import { previewOf } from './preview.ts';
+import type {
+  BroughtFiles,
+  ChatMessage,
+  Estimate,
+  GenerateSettings,
+  JobApi,
+  JobEvent,
+  Preview,
+  RunSummary,
+  TokenChoice,
+} from './protocol.ts';
+import { newRun, summaryOf } from './run-facts.ts';
+import { Sources } from './sources.ts';
+import { Talk } from './talk.ts';
+import { retold } from './told.ts';
+import { work } from './work.ts';
+
+/** What errors call a recipe that was made in the page. */
+const RECIPE = 'recipe';
+
+export class Job implements JobApi {
+  private active: ActiveRun | undefined;
+  /** To the command line that drives this page. */
+  private bridge: Bridge | undefined;
+  private readonly talk: Talk;
+
+  constructor(private readonly host: Promise<Host>) {
+    this.talk = new Talk(host);
+  }
+
+  async create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary> {
+    const { shelf, now } = await this.host;
+    const { runs, folder, sizes } = shelf;
+    const id = crypto.randomUUID();
+    const facts = newRun(id, parseRecipe(recipe, RECIPE), RECIPE, now());
+    try {
+      await keepBrought(files, folder(id, 'inputs'));
+      await runs.put(id, facts.created, facts);
+    } catch (error) {
+      await runs.delete(id);
+      throw error;
+    }
+    return summaryOf(facts, (await sizes()).get(id) ?? 0);
+  }
+
+  async runs(): Promise<RunSummary[]> {
+    const { shelf } = await this.host;
+    const [kept, sizes] = await Promise.all([shelf.runs.list(), shelf.sizes()]);
+    // A run that says it is running and is not this page's died, or is another tab's: the lock will tell.
+    return kept.map(({ facts }) => summaryOf(facts, sizes.get(facts.id) ?? 0));
+  }
+
+  async events(id: string): Promise<JobEvent[]> {
+    const { facts } = await this.kept(id);
+    return retold(facts, await (await this.host).shelf.runs.lines(id));
+  }
+
+  async remove(id: string): Promise<void> {
+    const { shelf } = await this.host;
+    await this.talk.close();
+    await shelf.lock(id, () => shelf.runs.delete(id));
+  }
+
+  async files(id: string): Promise<{ path: string; blob: Blob }[]> {
+    await this.kept(id);
+    const { shelf } = await this.host;
+    const folder = shelf.folder(id, 'out');
+    const files: { path: string; blob: Blob }[] = [];
+    for (const path of await folder.list()) {
+      const source = (await folder.open(path))!;
+      const parts: Uint8Array<ArrayBuffer>[] = [];
+      const step = 16 * 1024 * 1024;
+      for (let at = 0; at < source.size; at += step) {
+        parts.push(await source.read(at, Math.min(source.size, at + step)));
+      }
+      files.push({ path, blob: new Blob(parts) });
+    }
+    const metrics = metricsLines(await shelf.runs.lines(id));
+    files.push({ path: 'metrics.jsonl', blob: new Blob(metrics.map((line) => `${line}\n`)) });
+    return files;
+  }
+
+  async backup(id: string): Promise<Blob> {
+    const { shelf } = await this.host;
+    return new Response(await shelf.backup(id)).blob();
+  }
+
+  async restore(file: Blob): Promise<RunSummary> {
+    const { shelf } = await this.host;
+    const id = await shelf.restore(blobFile(file, file instanceof File ? file.name : 'backup'));
+    const { facts } = await this.kept(id);
+    return summaryOf(facts, (await shelf.sizes()).get(id) ?? 0);
+  }
+
+  async preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview> {
+    return previewOf(await this.context(recipe, files));
+  }
+
+  async estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate> {
+    return estimateOf(await this.context(recipe, files), (await this.host).gpu);
+  }
+
+  async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {
+    if (this.active) throw new InputError(id, '', 'another run is going on in this page', 'one run at a time');
+    const host = await this.host;
+    const driver = this.bridge && id === HEADLESS ? bridgeDriver(this.bridge) : undefined;
+    const hear = (event: JobEvent): void => {
+      onEvent(event);
+      driver?.hear(event);
+    };
+    await this.talk.close();
+    try {
+      await host.shelf.lock(id, async () => {
+        const { facts } = await this.kept(id);
+        const local = driver?.files ?? (await keptFiles(host.shelf.folder(id, 'inputs')));
+        const outlet = driver?.outlet ?? pageOutlet(host.shelf.folder(id, 'out'));
+        await this.sit(new ActiveRun(host, facts, outlet, local, hear));
+      });
+    } catch (error) {
+      if (!(error instanceof Busy)) {
+        driver?.hear({ kind: 'error', input: error instanceof InputError, message: (error as Error).message });
+        await driver?.heard();
+        throw error;
+      }
+      hear({ kind: 'paused', why: 'busy-elsewhere', message: error.message });
+    }
+    await driver?.heard();
+  }
+
+  async headless(token: string): Promise<RunSummary> {
+    this.bridge = await openBridge(token);
+    return summaryOf(await headlessRun(await this.host, this.bridge.start), 0);
+  }
+
+  private async sit(run: ActiveRun): Promise<void> {
+    this.active = run;
+    try {
+      await work(run);
+    } finally {
+      this.active = undefined;
+    }
+  }
+
+  async pause(): Promise<void> {
+    if (this.active) this.active.asked = 'paused';
+  }
+
+  async stop(): Promise<void> {
+    if (this.active) this.active.asked = 'stopped';
+  }
+
+  async chat(
+    runId: string,
+    who: 'teacher' | 'start' | 'student',
+    messages: ChatMessage[],
+    settings: GenerateSettings,
+    onText: (text: string) => void,
+  ): Promise<string> {
+    return this.talk.chat((await this.kept(runId)).facts, who, messages, settings, onText);
+  }
+
+  async stopChat(): Promise<void> {
+    this.talk.stop();
+  }
+
+  async nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]> {
+    return this.talk.nextToken((await this.kept(runId)).facts, text, top);
+  }
+
+  private async context(recipe: RecipeInput, files: BroughtFiles): Promise<RecipeContext> {
+    const sources = new Sources(await this.host, broughtFiles(files), RECIPE);
+    return { recipe: parseRecipe(recipe, RECIPE), sources, recipeFile: RECIPE };
+  }
+
+  private async kept(id: string): Promise<{ facts: ReturnType<typeof newRun> }> {
+    const found = await (await this.host).shelf.runs.get(id);
+    if (!found) throw new InputError(id, '', 'there is no such run', 'one of the kept runs');
+    return found;
+  }
+}

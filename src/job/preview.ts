@@ -1,0 +1,61 @@
+/** The rows as a run will see them, before there is one: what was recognised, what is wrong, the first few with tokens. */
+import { inspectDataset } from '../data/dataset.ts';
+import { prepareData } from '../data/prepare.ts';
+import type { Row } from '../data/row.ts';
+import { tokenizeRow } from '../data/tokenize.ts';
+import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
+import type { RecipeContext } from './context.ts';
+import type { ChatMessage, Preview } from './protocol.ts';
+
+/** Rows beyond which lengths are not counted for a preview. */
+const COUNTED_ROWS = 20_000;
+
+export async function previewOf(context: RecipeContext): Promise<Preview> {
+  const { recipe, sources } = context;
+  const source = await sources.file('data.source', recipe.data.source);
+  const { format, rows, columns, problems, samples } = await inspectDataset(source, recipe.data.format);
+  const tokenizer = await tokenizerOf(context);
+  const shown = samples.map((row, i) => ({
+    messages: messagesOf(row),
+    ...(tokenizer && { tokens: tokensOf(row, tokenizer, recipe.data, `${source.name}: row ${i + 1}`) }),
+  }));
+  const preview: Preview = { format, rows, columns, problems, samples: shown };
+  if (!tokenizer || problems.length > 0 || rows > COUNTED_ROWS) return preview;
+  const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed);
+  return { ...preview, cut: report.cut, longest };
+}
+
+/** undefined where the student cannot be reached yet: its rows can be looked at all the same. */
+async function tokenizerOf({ recipe, sources }: RecipeContext): Promise<Tokenizer | undefined> {
+  const { model, revision } = recipe.student;
+  try {
+    return await loadTokenizer(await sources.model('student.model', model, revision));
+  } catch {
+    return undefined;
+  }
+}
+
+function messagesOf(row: Row): ChatMessage[] {
+  const known = (messages: readonly { role: string; content: string }[]): ChatMessage[] =>
+    messages.map(({ role, content }) => ({ role: role as ChatMessage['role'], content }));
+  if ('text' in row) return [{ role: 'assistant', content: row.text }];
+  if ('messages' in row) return known(row.messages);
+  if (typeof row.prompt !== 'string') return known([...row.prompt, ...(row.completion as typeof row.prompt)]);
+  return [
+    { role: 'user', content: row.prompt },
+    { role: 'assistant', content: row.completion as string },
+  ];
+}
+
+function tokensOf(
+  row: Row,
+  tokenizer: Tokenizer,
+  data: RecipeContext['recipe']['data'],
+  place: string,
+): { text: string; counts: boolean }[] {
+  const { input_ids, labels } = tokenizeRow(row, tokenizer, data, place);
+  return input_ids.slice(0, data.max_length).map((id, i) => ({
+    text: tokenizer.decode([id]),
+    counts: i > 0 && labels[i] !== -100,
+  }));
+}

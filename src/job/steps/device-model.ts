@@ -1,0 +1,83 @@
+/** A model with its adapter on the device, ready to write text or to be looked into; whoever asks for it frees it. */
+import type { Device, DeviceTensor } from '../../engine/run/device.ts';
+import { openModel, type Model } from '../../models/model.ts';
+import type { DecoderAdapter, DecoderOptions } from '../../models/decoder.ts';
+import { loadParameters } from '../../models/on-device.ts';
+import type { RecipeContext } from '../context.ts';
+import { loadTeacherAdapter } from './adapter.ts';
+import type { Student } from './student.ts';
+
+export interface DeviceModel {
+  readonly options: DecoderOptions;
+  readonly tensors: ReadonlyMap<string, DeviceTensor>;
+  readonly adapter?: DecoderAdapter;
+  free(): void;
+}
+
+type Progress = (bytes: number, of: number) => void;
+
+/** The recipe's teacher; undefined where none runs in the engine. */
+export async function openTeacher(context: RecipeContext): Promise<Model | undefined> {
+  const { teacher } = context.recipe;
+  if (teacher.kind !== 'engine') return undefined;
+  return openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
+}
+
+export async function teacherOnDevice(
+  context: RecipeContext,
+  device: Device,
+  model: Model,
+  onProgress?: Progress,
+): Promise<DeviceModel> {
+  const parameters = await loadParameters(device, model, undefined, onProgress);
+  const adapter = await loadTeacherAdapter(context, device, model);
+  return deviceModel(device, model.options, new Map([...parameters, ...adapter.tensors]), adapter.decoder);
+}
+
+/** @param trained what training has changed, by name; undefined: the student as it starts */
+export async function studentOnDevice(
+  device: Device,
+  student: Student,
+  trained?: ReadonlyMap<string, Float32Array>,
+  onProgress?: Progress,
+): Promise<DeviceModel> {
+  const { model, adapter } = student;
+  const tensors = await loadParameters(device, withTrained(model, trained), undefined, onProgress);
+  for (const [name, { shape, data }] of adapter?.tensors ?? []) {
+    const values = trained?.get(name) ?? data;
+    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, values)));
+  }
+  return deviceModel(
+    device,
+    model.options,
+    tensors,
+    adapter ? { settings: adapter.settings, trainable: false } : undefined,
+  );
+}
+
+/** The model's weights, with those that were trained in their place. */
+export function withTrained(model: Model, trained: ReadonlyMap<string, Float32Array> | undefined): Model {
+  if (!trained) return model;
+  const { name, tensors, metadata } = model.weights;
+  const readF32 = async (tensor: string): Promise<Float32Array<ArrayBuffer>> => {
+    const own = trained.get(tensor);
+    return own ? Float32Array.from(own) : model.weights.readF32(tensor);
+  };
+  return { ...model, weights: { name, tensors, metadata, read: readF32, readF32 } };
+}
+
+function deviceModel(
+  device: Device,
+  options: DecoderOptions,
+  tensors: ReadonlyMap<string, DeviceTensor>,
+  adapter: DecoderAdapter | undefined,
+): DeviceModel {
+  return {
+    options,
+    tensors,
+    adapter,
+    free() {
+      for (const { buffer } of tensors.values()) device.free(buffer);
+    },
+  };
+}

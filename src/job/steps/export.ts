@@ -1,0 +1,130 @@
+/**
+ * Step 6: what others open: the merged model in each precision asked for, each file opened again and compared; the adapter
+ * alone; through the run's outlet, as it is made.
+ */
+import { exportModel, type ExportProgress } from '../../export/export-model.ts';
+import type { NamedAdapter } from '../../export/merge.ts';
+import { licenseOf } from '../../export/model-card.ts';
+import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
+import { readAll } from '../../formats/byte-source.ts';
+import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
+import { sequenceLogits } from '../../models/logits.ts';
+import type { ActiveRun } from '../active-run.ts';
+import type { Report } from '../protocol.ts';
+import type { RunData } from './data.ts';
+import { studentOnDevice, withTrained } from './device-model.ts';
+import type { Student } from './student.ts';
+
+/** Tokens of the sequences that files are compared on. */
+const COMPARED = [24, 13];
+
+export async function exportStudent(
+  run: ActiveRun,
+  data: RunData,
+  student: Student,
+  trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
+): Promise<void> {
+  const { outlet, recipe } = run;
+  const wanted = recipe.export;
+  const files: Report['export']['files'] = [];
+  const named = student.adapter ? trainedAdapter(student, trained) : undefined;
+  if (named && wanted.adapter) {
+    for (const { path, bytes } of writeAdapter(named.adapter.config, named.adapter.tensors)) {
+      await outlet.write(`adapter/${path}`, bytes);
+      files.push({ path: `adapter/${path}`, bytes: bytes.length, dtype: path.endsWith('.json') ? 'json' : 'F32' });
+    }
+  }
+  if (wanted.onnx.length > 0 || wanted.safetensors) {
+    files.push(...(await writeModel(run, data, student, trained, named)));
+  }
+  await run.find('export', { files, seconds: run.seconds('export') });
+}
+
+async function writeModel(
+  run: ActiveRun,
+  data: RunData,
+  student: Student,
+  trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
+  named: NamedAdapter | undefined,
+): Promise<Report['export']['files']> {
+  const { outlet, recipe } = run;
+  const { teacher } = recipe;
+  const device = await run.device();
+  const on = await studentOnDevice(device, student, trained);
+  const reference = await sequenceLogits(device, on.options, on.tensors, sequencesOf(data), on.adapter);
+  on.free();
+  const model = named ? student.model : withTrained(student.model, trained);
+  const dtypes = recipe.export.onnx as readonly OnnxDtype[];
+  const paths: string[] = [];
+  const exported = await exportModel({
+    model,
+    adapters: named ? [named] : [],
+    dtypes,
+    safetensors: recipe.export.safetensors,
+    card: {
+      title: recipe.name,
+      base_model: recipe.student.model,
+      trained: true,
+      distilled: teacher.kind !== 'none',
+      license: await licenseOf(student.model.folder),
+      teacher: teacher.kind === 'engine' ? teacher.model : undefined,
+      datasets: [recipe.data.source],
+      figures: figuresOf(run),
+      recipe: JSON.stringify(recipe, null, 2),
+    },
+    out: {
+      write: (path, content) => outlet.write(`model/${path}`, content),
+      async read(path) {
+        const source = await outlet.open(`model/${path}`);
+        if (!source) throw new Error(`model/${path} was written, and is not there`);
+        return readAll(source);
+      },
+    },
+    ort: await run.host.ort(),
+    reference,
+    onProgress: (progress) => tell(run, progress, paths, dtypes.length),
+  });
+  for (const note of exported.notes) {
+    const detail =
+      note.kind === 'no-tokenizer' ? `${note.folder} has no tokenizer` : `${note.path} is too large to be opened again`;
+    run.emit({ kind: 'fact', step: 'export', facts: { [note.kind]: detail } });
+  }
+  return exported.files.map((file) => ({ ...file, path: `model/${file.path}` }));
+}
+
+/** What was trained, as PEFT names it. */
+function trainedAdapter(student: Student, trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>): NamedAdapter {
+  const tensors = new Map<string, AdapterTensor>();
+  for (const [name, { shape }] of student.adapter!.tensors) tensors.set(name, { shape, data: trained.get(name)! });
+  return { name: 'adapter', adapter: { config: student.adapter!.config, tensors } };
+}
+
+/** Of the run's own rows, of different lengths. */
+function sequencesOf({ prepared }: RunData): number[][] {
+  const rows = [...prepared.eval, ...prepared.train];
+  return COMPARED.map((length, i) => {
+    const ids = rows[i % rows.length]!.input_ids;
+    return [...ids.slice(0, Math.max(2, Math.min(length, ids.length - i)))];
+  });
+}
+
+function figuresOf(run: ActiveRun): { name: string; value: string }[] {
+  const percent = (share: number): string => `${(100 * share).toFixed(1)}%`;
+  return (run.facts.found.evaluate?.tasks ?? []).flatMap(({ name, metric, student }) => {
+    if (!student) return [];
+    const { value, low, high, rows } = student;
+    return [
+      {
+        name: `${metric} on ${rows} rows of ${name}`,
+        value: `${percent(value)} (${percent(low)} to ${percent(high)})`,
+      },
+    ];
+  });
+}
+
+function tell(run: ActiveRun, { path, bytes, of }: ExportProgress, paths: string[], files: number): void {
+  if (!paths.includes(path)) paths.push(path);
+  const share = of > 0 ? bytes / of : 1;
+  const done = Math.min(files, paths.length - 1 + share);
+  run.progress('export', Math.floor(done * 100) / 100, Math.max(files, paths.length), 'files');
+}

@@ -1,0 +1,63 @@
+/**
+ * What teacher and student write for the same unseen prompts, as training goes on: the first rows of evaluation. The
+ * teacher's words are taken once and kept.
+ */
+import type { Device } from '../../engine/run/device.ts';
+import type { ActiveRun } from '../active-run.ts';
+import { generatorFor, endTokens, questionOf, type RowQuestion } from './answers.ts';
+import type { RunData } from './data.ts';
+import type { DeviceModel } from './device-model.ts';
+import type { Model } from '../../models/model.ts';
+
+const SAMPLES = 2;
+const LONGEST = 96;
+const TEACHER_SAID = 'teacher-samples.json';
+
+/** Of the rows that evaluate, else of those that train. */
+export function sampleQuestions(data: RunData): RowQuestion[] {
+  const { prepared, tokenizer } = data;
+  const rows = prepared.eval.length > 0 ? prepared.eval : prepared.train;
+  const questions: RowQuestion[] = [];
+  for (const { index } of rows) {
+    const question = questionOf(prepared.rows[index]!, tokenizer);
+    if (question) questions.push(question);
+    if (questions.length === SAMPLES) break;
+  }
+  return questions;
+}
+
+export async function writeSamples(
+  device: Device,
+  on: DeviceModel,
+  of: Model,
+  data: RunData,
+  questions: readonly RowQuestion[],
+): Promise<string[]> {
+  if (questions.length === 0) return [];
+  const generator = await generatorFor(device, on, questions, LONGEST);
+  try {
+    const answers = await generator.generate(
+      questions.map(({ input_ids }) => input_ids.slice(-generator.shape.prompt)),
+      {
+        temperature: 0,
+        top_p: 1,
+        seed: 0,
+        max_new_tokens: LONGEST,
+        eos_token_ids: await endTokens(of, data.tokenizer),
+      },
+    );
+    return answers.map((ids) => data.tokenizer.decode(ids, { skip_special_tokens: true }));
+  } finally {
+    generator.free();
+  }
+}
+
+export async function keepTeacherSamples(run: ActiveRun, texts: readonly string[]): Promise<void> {
+  const bytes = new TextEncoder().encode(JSON.stringify(texts));
+  await run.keep('data').put([{ key: TEACHER_SAID, bytes }]);
+}
+
+export async function teacherSamples(run: ActiveRun): Promise<string[]> {
+  const bytes = await run.keep('data').get(TEACHER_SAID);
+  return bytes ? (JSON.parse(new TextDecoder().decode(bytes)) as string[]) : [];
+}

@@ -1,0 +1,152 @@
+/**
+ * Step 3: the model that learns, as it starts: opened, cut if the recipe says so, with the adapter that is trained. Weights
+ * are read when they are put on a device; everything is a function of files, recipe and seed, so nothing is kept of it.
+ */
+import { mergeAdapters } from '../../export/merge.ts';
+import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
+import { InputError } from '../../formats/input-error.ts';
+import type { TensorFile } from '../../formats/tensor-file.ts';
+import { compress as compressed } from '../../models/compress.ts';
+import type { LoraSettings } from '../../models/lora.ts';
+import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
+import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
+import type { Recipe } from '../../recipe/schema.ts';
+import type { StepModel } from '../../train/step-graphs.ts';
+import type { RecipeContext } from '../context.ts';
+import { loraSettings, openAdapter } from './adapter.ts';
+
+export interface Student {
+  /** Before training; the adapter is apart. */
+  readonly model: Model;
+  readonly adapter: StudentAdapter | null;
+  readonly step: StepModel;
+  readonly parameters: number;
+  /** Numbers that are trained. */
+  readonly trainable: number;
+}
+
+export interface StudentAdapter {
+  readonly config: AdapterConfig;
+  readonly settings: LoraSettings;
+  /** What it starts from. */
+  readonly tensors: ReadonlyMap<string, AdapterTensor>;
+}
+
+export async function openStudent(context: RecipeContext): Promise<Student> {
+  const { recipe } = context;
+  const whole = await baseOf(context);
+  const { compress } = recipe.student;
+  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile) : whole;
+  const { model, adapter } = await withAdapter(context, cut);
+  const parameters = countParameters(model.parameters);
+  const trainable = adapter ? countParameters(adapterParameters(model.options, adapter.settings)) : parameters;
+  const student: Student = {
+    model,
+    adapter,
+    step: {
+      options: model.options,
+      adapter: adapter && { settings: adapter.settings, trainable: true },
+      trainable: () => adapter === null,
+    },
+    parameters,
+    trainable,
+  };
+  return student;
+}
+
+async function baseOf(context: RecipeContext): Promise<Model> {
+  const { student, teacher } = context.recipe;
+  if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
+    const model = await openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
+    if (teacher.adapter === null) return model;
+    const adapter = await openAdapter(context, 'teacher.adapter', teacher.adapter);
+    return merged(model, { name: teacher.adapter, adapter });
+  }
+  return openModel(await context.sources.model('student.model', student.model, student.revision));
+}
+
+async function withAdapter(
+  context: RecipeContext,
+  model: Model,
+): Promise<{ model: Model; adapter: StudentAdapter | null }> {
+  const { lora, seed, student } = context.recipe;
+  const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
+  if (lora === null) {
+    return { model: given ? merged(model, { name: student.adapter!, adapter: given }) : model, adapter: null };
+  }
+  if (given) {
+    const settings = loraSettings(given.config, lora.lora_dropout);
+    refuseMisfit(model, settings, given.tensors, student.adapter!);
+    return {
+      model,
+      adapter: { config: { ...given.config, lora_dropout: lora.lora_dropout }, settings, tensors: given.tensors },
+    };
+  }
+  const config = newConfig(context, lora, model);
+  const settings = loraSettings(config, lora.lora_dropout);
+  const tensors = newAdapter(model.options, settings, lora.init_lora_weights, seed);
+  if (tensors.size === 0) {
+    throw new InputError(
+      context.recipeFile,
+      'lora.target_modules',
+      `${JSON.stringify(lora.target_modules)} names no linear layer of ${model.name}`,
+      'names such as q_proj and v_proj, or "all-linear"',
+    );
+  }
+  return { model, adapter: { config, settings, tensors } };
+}
+
+function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, model: Model): AdapterConfig {
+  const targets = lora.target_modules ?? defaultTargets(model.config.model_type);
+  if (targets === undefined) {
+    throw new InputError(
+      context.recipeFile,
+      'lora.target_modules',
+      `is null, and there is no usual choice for ${String(model.config.model_type)}`,
+      'names of linear layers, or "all-linear"',
+    );
+  }
+  const { r, lora_alpha, lora_dropout, use_rslora, init_lora_weights } = lora;
+  const { student } = context.recipe;
+  return adapterConfig({
+    r,
+    lora_alpha,
+    lora_dropout,
+    target_modules: targets,
+    use_rslora,
+    init_lora_weights,
+    task_type: 'CAUSAL_LM',
+    base_model_name_or_path: student.compress ? null : student.model,
+    revision: student.compress ? null : student.revision,
+  });
+}
+
+function refuseMisfit(model: Model, settings: LoraSettings, tensors: StudentAdapter['tensors'], file: string): void {
+  const wanted = adapterParameters(model.options, settings);
+  for (const [name, shape] of wanted) {
+    const found = tensors.get(name);
+    if (found && String(found.shape) === String(shape)) continue;
+    const what = found ? `its shape is [${found.shape}]` : 'it is missing';
+    throw new InputError(file, `tensor ${name}`, what, `[${shape}] by the model's config.json`);
+  }
+  const unused = [...tensors.keys()].find((name) => !wanted.has(name));
+  if (unused !== undefined) {
+    throw new InputError(file, `tensor ${unused}`, 'nothing in the model uses it', 'tensors of the target modules');
+  }
+}
+
+function merged(model: Model, named: Parameters<typeof mergeAdapters>[1][number]): Model {
+  return { ...model, weights: readable(model.weights, mergeAdapters(model.weights, [named], model.options)) };
+}
+
+/** The base's index over other values. */
+export function readable(base: TensorFile, values: Pick<TensorFile, 'readF32'>): TensorFile {
+  const { name, tensors, metadata } = base;
+  return {
+    name,
+    tensors,
+    metadata,
+    read: (tensor) => values.readF32(tensor),
+    readF32: (tensor) => values.readF32(tensor),
+  };
+}

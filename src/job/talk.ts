@@ -1,0 +1,224 @@
+/**
+ * Talking to the models of a run: teacher, student as it started, student as it is now. Models stay on the device until
+ * another run is talked to or a run begins.
+ */
+import { Device } from '../engine/run/device.ts';
+import { InputError } from '../formats/input-error.ts';
+import { Generator } from '../models/generate.ts';
+import type { Model } from '../models/model.ts';
+import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
+import { EngineTeacher } from '../teacher/capture.ts';
+import { Checkpoints } from './checkpoints.ts';
+import type { RecipeContext } from './context.ts';
+import type { Host } from './host.ts';
+import { keptFiles } from './local-files.ts';
+import type { ChatMessage, GenerateSettings, TokenChoice } from './protocol.ts';
+import type { RunFacts } from './run-facts.ts';
+import { Sources } from './sources.ts';
+import { endTokens } from './steps/answers.ts';
+import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './steps/device-model.ts';
+import { openStudent } from './steps/student.ts';
+import { trainedWeights } from './steps/train-student.ts';
+
+type Who = 'teacher' | 'start' | 'student';
+
+interface Speaker {
+  readonly on: DeviceModel;
+  readonly model: Model;
+  generator?: Generator;
+}
+
+/** Of the run that is talked to. */
+interface Room {
+  readonly runId: string;
+  readonly context: RecipeContext;
+  readonly device: Device;
+  readonly tokenizer: Tokenizer;
+  readonly speakers: Map<Who, Promise<Speaker>>;
+}
+
+export class Talk {
+  private room: Promise<Room> | undefined;
+  private stopped = false;
+  private turn: Promise<unknown> = Promise.resolve();
+
+  constructor(private readonly host: Promise<Host>) {}
+
+  async chat(
+    facts: RunFacts,
+    who: Who,
+    messages: readonly ChatMessage[],
+    settings: GenerateSettings,
+    onText: (text: string) => void,
+  ): Promise<string> {
+    this.stopped = false;
+    return this.inTurn(async () => {
+      const room = await this.enter(facts);
+      const { tokenizer, device } = room;
+      if (!tokenizer.chat_template) {
+        throw new InputError(facts.recipe.student.model, '', 'has no chat template', 'a model that can chat');
+      }
+      const speaker = await this.speaker(room, facts, who);
+      const text = tokenizer.chat_template.render(
+        messages.map((message) => ({ ...message })),
+        { add_generation_prompt: true },
+      );
+      const prompt = tokenizer.encode(text, { add_special_tokens: false });
+      const generator = await fitting(device, speaker, prompt.length, settings.max_new_tokens);
+      const ids: number[] = [];
+      const said = (): string => tokenizer.decode(ids, { skip_special_tokens: true });
+      await generator.generate([prompt.slice(-generator.shape.prompt)], {
+        ...settings,
+        eos_token_ids: await endTokens(speaker.model, tokenizer),
+        onTokens: ([token]) => {
+          if (token !== undefined) ids.push(token);
+          onText(said());
+          return this.stopped;
+        },
+      });
+      return said();
+    });
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+
+  async nextToken(facts: RunFacts, text: string, top: number): Promise<TokenChoice[]> {
+    return this.inTurn(async () => {
+      const room = await this.enter(facts);
+      const ids = room.tokenizer.encode(text);
+      if (ids.length === 0) throw new InputError('text', '', 'is empty', 'at least one token');
+      const student = await this.likely(room, facts, 'student', ids, top);
+      const hasTeacher = facts.recipe.teacher.kind === 'engine';
+      const teacher = hasTeacher ? await this.likely(room, facts, 'teacher', ids, top) : undefined;
+      const first = (of: Map<number, number> | undefined): number[] => [...(of?.keys() ?? [])].slice(0, top);
+      const shown = [...new Set([...first(teacher), ...first(student)])];
+      return shown
+        .map((id) => ({ token: room.tokenizer.decode([id]), teacher: teacher?.get(id), student: student.get(id) }))
+        .sort((a, b) => Math.max(b.teacher ?? 0, b.student ?? 0) - Math.max(a.teacher ?? 0, a.student ?? 0))
+        .slice(0, top);
+    });
+  }
+
+  /** Gives the device back: a run needs its memory. */
+  async close(): Promise<void> {
+    this.stopped = true;
+    await this.turn.catch(() => undefined);
+    const room = await this.room?.catch(() => undefined);
+    this.room = undefined;
+    room?.device.destroy();
+  }
+
+  /** One after the other: they share a device. */
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.turn.then(work, work);
+    this.turn = result.catch(() => undefined);
+    return result;
+  }
+
+  private async enter(facts: RunFacts): Promise<Room> {
+    const open = await this.room?.catch(() => undefined);
+    if (open?.runId === facts.id && !(await isLost(open.device))) return open;
+    open?.device.destroy();
+    this.room = this.open(facts);
+    return this.room;
+  }
+
+  private async open(facts: RunFacts): Promise<Room> {
+    const host = await this.host;
+    const { recipe, recipe_file, id } = facts;
+    const local = await keptFiles(host.shelf.folder(id, 'inputs'));
+    const context = { recipe, recipeFile: recipe_file, sources: new Sources(host, local, recipe_file) };
+    const folder = await context.sources.model('student.model', recipe.student.model, recipe.student.revision);
+    const tokenizer = await loadTokenizer(folder);
+    return { runId: id, context, tokenizer, device: await Device.create(host.gpu), speakers: new Map() };
+  }
+
+  private speaker(room: Room, facts: RunFacts, who: Who): Promise<Speaker> {
+    const known = room.speakers.get(who);
+    if (known) return known;
+    const speaker = who === 'teacher' ? this.teacher(room) : this.student(room, facts, who);
+    room.speakers.set(who, speaker);
+    speaker.catch(() => room.speakers.delete(who));
+    return speaker;
+  }
+
+  private async teacher({ context, device }: Room): Promise<Speaker> {
+    const model = await openTeacher(context);
+    if (!model) throw new InputError(context.recipeFile, 'teacher', 'does not run here', 'a teacher of kind "engine"');
+    return { model, on: await teacherOnDevice(context, device, model) };
+  }
+
+  private async student({ context, device }: Room, facts: RunFacts, who: 'start' | 'student'): Promise<Speaker> {
+    const student = await openStudent(context);
+    const { shelf } = await this.host;
+    const trained = who === 'start' ? undefined : await trainedWeights(shelf.keep(facts.id, 'result'));
+    if (who === 'student' && !trained) {
+      const { length } = await new Checkpoints(shelf.keep(facts.id, 'checkpoints')).steps();
+      const what = length > 0 ? 'has not finished training' : 'has not been trained yet';
+      throw new InputError(facts.name, '', `its student ${what}`, 'a run that has gone through training');
+    }
+    return { model: student.model, on: await studentOnDevice(device, student, trained) };
+  }
+
+  /** Probabilities of the next token, the largest first. */
+  private async likely(
+    room: Room,
+    facts: RunFacts,
+    who: Who,
+    ids: readonly number[],
+    top: number,
+  ): Promise<Map<number, number>> {
+    const { on } = await this.speaker(room, facts, who);
+    const k = Math.min(on.options.vocab_size, Math.max(64, top));
+    const reader = new EngineTeacher(room.device, on.options, on.tensors, {
+      k,
+      temperatures: [1],
+      adapter: on.adapter,
+    });
+    try {
+      const length = ids.length;
+      const {
+        ids: best,
+        logits,
+        log_z,
+      } = await reader.logits({
+        rows: 1,
+        length,
+        input_ids: Int32Array.from(ids),
+        position_ids: Int32Array.from(ids.keys()),
+        segment_ids: new Int32Array(length).fill(1),
+      });
+      const found = new Map<number, number>();
+      for (let i = (length - 1) * k; i < length * k; i++) {
+        found.set(best[i]!, Math.exp(logits[i]! - log_z[length - 1]!));
+      }
+      return found;
+    } finally {
+      reader.free();
+    }
+  }
+}
+
+/** A generator is compiled for sizes: they grow by doubling, so that a conversation compiles a few. */
+async function fitting(device: Device, speaker: Speaker, prompt: number, answer: number): Promise<Generator> {
+  const most = speaker.on.options.max_position_embeddings;
+  const known = speaker.generator;
+  if (known && known.shape.prompt >= prompt && known.shape.capacity - known.shape.prompt >= answer) return known;
+  known?.free();
+  let size = 64;
+  while (size < prompt) size *= 2;
+  const shape = { batch: 1, prompt: Math.min(size, most - 1), capacity: Math.min(most, size + Math.max(answer, 128)) };
+  speaker.generator = await Generator.create(device, speaker.on.options, speaker.on.tensors, shape, speaker.on.adapter);
+  return speaker.generator;
+}
+
+async function isLost(device: Device): Promise<boolean> {
+  try {
+    device.refuseIfLost();
+    return false;
+  } catch {
+    return true;
+  }
+}

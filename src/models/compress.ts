@@ -1,0 +1,114 @@
+/**
+ * A smaller student out of a larger model (DESIGN §4): fewer of its layers, taken as they are, or a narrower model from
+ * random weights. The result is a model like any other; its weights are read from the larger one when asked for.
+ */
+import type { Shape } from '../engine/graph/types.ts';
+import { InputError } from '../formats/input-error.ts';
+import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
+import { readArchitecture } from './architectures/index.ts';
+import { initialWeight } from './initialize.ts';
+import { baseParameters, type Model } from './model.ts';
+
+export interface Compression {
+  readonly num_hidden_layers?: number;
+  /** Exactly these layers, in this order. */
+  readonly layers?: readonly number[];
+  readonly hidden_size?: number;
+  readonly intermediate_size?: number;
+  readonly num_attention_heads?: number;
+  readonly num_key_value_heads?: number;
+  readonly init: 'first' | 'even' | 'last' | 'importance' | 'scratch';
+}
+
+const WIDTHS = ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_key_value_heads'] as const;
+
+/** @param file the recipe, for errors */
+export function compress(model: Model, choice: Compression, seed: number, file: string): Model {
+  const kept = keptLayers(model.options.num_hidden_layers, choice, file);
+  const config: Record<string, unknown> = { ...model.config, num_hidden_layers: kept.length };
+  // what is listed by layer is cut with the layers
+  if (Array.isArray(config.layer_types))
+    config.layer_types = kept.map((layer) => (config.layer_types as unknown[])[layer]);
+  for (const width of WIDTHS) {
+    if (choice[width] === undefined || choice[width] === model.options[width]) continue;
+    if (choice.init !== 'scratch') {
+      throw new InputError(
+        file,
+        `student.compress.${width}`,
+        'cutting widths from trained weights is not built yet',
+        'init: "scratch"',
+      );
+    }
+    config[width] = choice[width];
+  }
+  if (choice.hidden_size !== undefined || choice.num_attention_heads !== undefined) delete config.head_dim;
+  const options = readArchitecture(config, file);
+  const parameters = baseParameters(options);
+  const weights =
+    choice.init === 'scratch' ? fromScratch(parameters, seed, config) : fromLayers(model.weights, parameters, kept);
+  return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights };
+}
+
+/** Numbers of the layers that stay, rising unless `layers` says otherwise. */
+export function keptLayers(total: number, choice: Compression, file: string): number[] {
+  if (choice.layers) {
+    const outside = choice.layers.find((layer) => layer >= total);
+    if (outside !== undefined) {
+      throw new InputError(file, 'student.compress.layers', `there is no layer ${outside}`, `0 to ${total - 1}`);
+    }
+    return [...choice.layers];
+  }
+  const count = choice.num_hidden_layers ?? total;
+  if (choice.init !== 'scratch' && count > total) {
+    throw new InputError(
+      file,
+      'student.compress.num_hidden_layers',
+      `${count} of ${total} layers can't be kept`,
+      `1 to ${total}`,
+    );
+  }
+  const indices = Array.from({ length: count }, (_, i) => i);
+  switch (choice.init) {
+    case 'last':
+      return indices.map((i) => total - count + i);
+    case 'even':
+      // first and last layer always stay (as DistilBERT and its successors take every second one)
+      return count === 1 ? [0] : indices.map((i) => Math.round((i * (total - 1)) / (count - 1)));
+    default:
+      return indices;
+  }
+}
+
+function fromLayers(weights: TensorFile, parameters: ReadonlyMap<string, Shape>, kept: readonly number[]): TensorFile {
+  const sourceOf = (name: string): string =>
+    name.replace(/^(model\.layers\.)(\d+)(?=\.)/, (_, lead: string, layer: string) => `${lead}${kept[Number(layer)]}`);
+  const tensors = new Map<string, TensorInfo>();
+  for (const name of parameters.keys()) {
+    const info = weights.tensors.get(sourceOf(name));
+    if (info) tensors.set(name, info);
+  }
+  return {
+    name: weights.name,
+    tensors,
+    metadata: weights.metadata,
+    read: (name) => weights.read(sourceOf(name)),
+    readF32: (name) => weights.readF32(sourceOf(name)),
+  };
+}
+
+/** Random weights as if they lay in a file. */
+export function fromScratch(
+  parameters: ReadonlyMap<string, Shape>,
+  seed: number,
+  config: Readonly<Record<string, unknown>>,
+): TensorFile {
+  const range = typeof config.initializer_range === 'number' ? config.initializer_range : 0.02;
+  const tensors = new Map<string, TensorInfo>();
+  for (const [name, shape] of parameters) {
+    const sizes = shape as readonly number[];
+    tensors.set(name, { dtype: 'F32', shape: sizes, bytes: 4 * sizes.reduce((a, b) => a * b, 1) });
+  }
+  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> =>
+    initialWeight(name, parameters.get(name)!, seed, range);
+  return { name: 'random weights', tensors, metadata: {}, read: readF32, readF32 };
+}
