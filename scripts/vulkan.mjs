@@ -47,8 +47,22 @@ export async function findVulkan() {
   return choice;
 }
 
-/** The environment of the last choice; nothing where there was none. For tools that are started without `npm test`. */
+/**
+ * The driver for tests of kernels: SwiftShader where it can be had, although lavapipe computes faster. A test compiles many
+ * kernels and runs each once, and SwiftShader compiles about twenty times faster.
+ */
+export async function findTestVulkan() {
+  if (process.platform === 'linux' && process.arch === 'x64' && !hidden('chromium-package')) {
+    const env = await swiftShader();
+    const adapter = await probe(await ensureTool('webgpu'), env);
+    if (adapter) return { env, what: 'SwiftShader of @sparticuz/chromium', adapter };
+  }
+  return findVulkan();
+}
+
+/** The environment of the tests' driver, else of the last choice. For tools that are started without `npm test`. */
 export function rememberedEnv() {
+  if (existsSync(swiftShaderFolder())) return swiftShaderEnv();
   const remembered = join(toolsFolder(), 'vulkan.json');
   return existsSync(remembered) ? JSON.parse(readFileSync(remembered, 'utf8')).env : {};
 }
@@ -100,8 +114,10 @@ async function installLavapipe() {
   return aptInstall(['mesa-vulkan-drivers', 'libvulkan1'], { backports: release === 'bookworm' ? release : undefined });
 }
 
+const swiftShaderFolder = () => join(toolsFolder(), 'swiftshader');
+
 async function swiftShader() {
-  const folder = join(toolsFolder(), 'swiftshader');
+  const folder = swiftShaderFolder();
   if (!existsSync(folder)) {
     const archive = join(await ensureTool('chromium'), 'bin/swiftshader.tar.br');
     mkdirSync(toolsFolder(), { recursive: true });
@@ -110,6 +126,11 @@ async function swiftShader() {
     rmSync(folder, { recursive: true, force: true });
     renameSync(aside, folder);
   }
+  return swiftShaderEnv();
+}
+
+function swiftShaderEnv() {
+  const folder = swiftShaderFolder();
   return {
     LD_LIBRARY_PATH: [folder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
     VK_DRIVER_FILES: join(folder, 'vk_swiftshader_icd.json'),
