@@ -49,7 +49,7 @@ export async function openStudio(options: { address?: string; profile?: string; 
   const complaints: string[] = [];
   const foreign: string[] = [];
   page.on('console', (message) => {
-    if (message.type() === 'error') complaints.push(message.text());
+    if (message.type() === 'error') complaints.push(`${message.text()} (${message.location().url})`);
   });
   page.on('pageerror', (error) => complaints.push(error.stack ?? error.message));
   context.on('request', (request) => {

@@ -105,6 +105,8 @@ export interface KernelLimits {
   readonly maxComputeWorkgroupsPerDimension: number;
   readonly maxStorageBufferBindingSize: number;
   readonly minStorageBufferOffsetAlignment: number;
+  /** Lanes of a subgroup, where the device has subgroup functions and one size of subgroups only. */
+  readonly subgroupSize?: number;
 }
 
 export interface Binding {
@@ -131,6 +133,8 @@ export interface Dispatch {
   /** WGSL with one `@compute` entry point named `main`, without the bindings' declarations. */
   readonly code: string;
   readonly workgroups: readonly [number, number, number];
+  /** `code` calls subgroup functions. */
+  readonly subgroups?: boolean;
 }
 
 export function sizeOf(shape: Shape): number {

@@ -50,6 +50,7 @@ export class Device {
   private constructor(
     readonly gpu: GPUDevice,
     readonly adapter: AdapterDescription,
+    readonly limits: KernelLimits & { readonly maxBufferSize: number },
   ) {
     this.lost = gpu.lost.then((info) => {
       this.loss = new EngineError('device-lost', info.message);
@@ -67,11 +68,7 @@ export class Device {
     for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
     const requiredFeatures = WANTED_FEATURES.filter((feature) => adapter.features.has(feature));
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return new Device(device, describe(adapter));
-  }
-
-  get limits(): KernelLimits & { readonly maxBufferSize: number } {
-    return this.gpu.limits;
+    return new Device(device, describe(adapter), limitsOf(device, adapter.info));
   }
 
   /** A tensor with a buffer of its own, holding `data` or zeros. */
@@ -196,6 +193,20 @@ export class Device {
   destroy(): void {
     this.gpu.destroy();
   }
+}
+
+/** What kernels may count on. Subgroups of varying size (some Intel) are left alone: kernels that assume one go wrong there. */
+function limitsOf({ limits, features }: GPUDevice, info: GPUAdapterInfo): Device['limits'] {
+  const { subgroupMinSize: least, subgroupMaxSize: most } = info;
+  return {
+    maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+    maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
+    maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+    minStorageBufferOffsetAlignment: limits.minStorageBufferOffsetAlignment,
+    maxBufferSize: limits.maxBufferSize,
+    subgroupSize: features.has('subgroups') && least === most ? least : undefined,
+  };
 }
 
 function describe(adapter: GPUAdapter): AdapterDescription {

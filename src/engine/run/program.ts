@@ -237,7 +237,7 @@ export class Program {
       kept.push({ range, binding });
     });
     return {
-      code: header + body,
+      code: (dispatch.subgroups ? 'enable subgroups;\n' : '') + header + body,
       access: kept.map(({ range }) => (written.has(range.buffer) ? 'storage' : 'read-only-storage')),
       ranges: kept.map(({ range }) => range),
     };

@@ -68,6 +68,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
 
     dispatches.push(
       matmulDispatch({
+        limits,
         a: hidden!,
         b: weight!,
         out: logits,
@@ -127,6 +128,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     if (hiddenGradient) {
       dispatches.push(
         matmulDispatch({
+          limits,
           a: logits,
           b: weight!,
           out: hiddenGradient,
@@ -140,6 +142,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     if (weightGradient) {
       dispatches.push(
         matmulDispatch({
+          limits,
           a: logits,
           b: hidden!,
           out: weightGradient,

@@ -92,6 +92,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
       const n = temperatures.length;
       return [
         matmulDispatch({
+          limits,
           a: hidden!,
           b: weight!,
           out: logits,

@@ -1,13 +1,15 @@
 /**
- * out[M,N] = A[M,K] · B[K,N] (or += ), any operand stored transposed, as one dispatch.
+ * out[M,N] = A[M,K] · B[K,N] (or += ), any operand stored transposed, as one dispatch. Two variants: this one, for GPUs,
+ * and lanes.ts, for adapters that pay for a load lane by lane.
  *
  * Register tiles: a thread owns TM x TN entries of `out` in named accumulators (never an indexed local array, which
  * compilers put into memory), goes through K four steps at a time, and reads each operand by vec4 along whichever of its
  * axes is contiguous. A tile at an edge is moved inwards, so that no load needs a bound; it stores only what is its own.
  * Sums go over k in ascending order, so every variant of this file gives the same bits.
  */
-import type { Dispatch, Operand } from '../../graph/types.ts';
+import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
 import { rolled } from '../wgsl.ts';
+import { chooseLanes, lanesCode } from './lanes.ts';
 
 export interface MatmulWindow {
   readonly a: Operand;
@@ -25,6 +27,8 @@ export interface MatmulWindow {
   /** out += A·B instead of out = A·B. */
   readonly accumulate?: boolean;
   readonly label?: string;
+  /** Chooses the variant; without, the one that runs everywhere. */
+  readonly limits?: Pick<KernelLimits, 'subgroupSize'>;
 }
 
 /** What one thread computes and how threads are grouped. */
@@ -38,7 +42,7 @@ export interface MatmulTile {
 
 const MAX_GROUPS = 65535;
 
-/** The choice of variant by shape; the one place where a tuner would come in. */
+/** The choice of tile by shape; with `chooseLanes` the place where a tuner would come in. */
 export function chooseTile(M: number, N: number): MatmulTile {
   const TM = largestPower(Math.min(M, 4));
   const TN = largestPower(Math.min(N, TM === 4 ? 4 : 8));
@@ -47,9 +51,10 @@ export function chooseTile(M: number, N: number): MatmulTile {
   return { TM, TN, WX, WY };
 }
 
-export function matmulDispatch(window: MatmulWindow, tile = chooseTile(window.M, window.N)): Dispatch {
+export function matmulDispatch(window: MatmulWindow): Dispatch {
   const { M, N, K, offsets } = window;
-  const { code, elements, workgroups } = matmulCode(window, tile);
+  const lanes = chooseLanes(M, N, window.limits?.subgroupSize);
+  const { code, elements, workgroups } = lanes ? lanesCode(window, lanes) : tiledCode(window, chooseTile(M, N));
   const lengths = { a: M * K, b: K * N, out: M * N };
   const binding = (name: 'a' | 'b' | 'out') => ({
     name,
@@ -65,13 +70,21 @@ export function matmulDispatch(window: MatmulWindow, tile = chooseTile(window.M,
     bindings: [binding('a'), binding('b'), binding('out')],
     code,
     workgroups,
+    subgroups: lanes !== undefined,
   };
 }
 
-function matmulCode(
+export interface MatmulCode {
+  readonly code: string;
+  /** WGSL element types of the three arrays. */
+  readonly elements: Record<'a' | 'b' | 'out', string>;
+  readonly workgroups: Dispatch['workgroups'];
+}
+
+function tiledCode(
   { M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
   { TM, TN, WX, WY }: MatmulTile,
-): { code: string; elements: Record<'a' | 'b' | 'out', string>; workgroups: Dispatch['workgroups'] } {
+): MatmulCode {
   // an accumulator spans `width` columns of a row
   const width = Math.min(TN, 4);
   const type = ['', 'f32', 'vec2<f32>', '', 'vec4<f32>'][width]!;

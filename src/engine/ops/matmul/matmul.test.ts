@@ -2,7 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { checkGradient, checkKernel, floats } from '../../testing.ts';
 import { Graph } from '../../graph/graph.ts';
-import { matmul } from './matmul.ts';
+import type { OpDefinition, Value } from '../../graph/types.ts';
+import { matmulDispatch } from './kernel.ts';
+import { matmul, matmulOp } from './matmul.ts';
 
 const layouts = [
   { transA: false, transB: true },
@@ -12,9 +14,19 @@ const layouts = [
 ];
 const caseOf = (M: number, N: number, K: number, layout: (typeof layouts)[number], seed = 1) => ({
   inputs: [floats(layout.transA ? [K, M] : [M, K], seed), floats(layout.transB ? [N, K] : [K, N], seed + 1)],
-  build: (a: Parameters<typeof matmul>[0], b: Parameters<typeof matmul>[1]) => matmul(a, b, layout),
+  build: (a: Value, b: Value) => matmul(a, b, layout),
   // K products of numbers below 1, rounded to 2^-24 each: errors grow like sqrt(K) and so does the largest entry
   tolerance: 2e-6,
+});
+
+/** The variant of devices without subgroups, whatever this one has. */
+const tiledOp: OpDefinition = {
+  ...matmulOp,
+  kernel: (context) => matmulOp.kernel!({ ...context, limits: { ...context.limits, subgroupSize: undefined } }),
+} as OpDefinition;
+const tiled = (test: ReturnType<typeof caseOf>, layout: (typeof layouts)[number]) => ({
+  ...test,
+  build: (a: Value, b: Value) => a.graph.apply(tiledOp, [a, b], layout)[0]!,
 });
 
 describe('matmul', () => {
@@ -26,16 +38,41 @@ describe('matmul', () => {
       [6, 36, 20],
       [37, 8, 64],
       [65, 33, 130],
+      [40, 48, 12],
     ]) {
-      it(`kernel ${name} ${M}x${K}x${N}`, () => checkKernel(caseOf(M!, N!, K!, layout)));
+      const test = caseOf(M!, N!, K!, layout);
+      it(`kernel ${name} ${M}x${K}x${N}`, () => checkKernel(test));
+      it(`register tiles ${name} ${M}x${K}x${N}`, () => checkKernel(tiled(test, layout)));
     }
     it(`gradient ${name}`, () => checkGradient(caseOf(3, 5, 4, layout)));
   }
   it('takes leading axes as rows', () => {
     const test = { inputs: [floats([2, 3, 4], 1), floats([5, 4], 2)], tolerance: 2e-6 };
-    const build = (x: Parameters<typeof matmul>[0], w: Parameters<typeof matmul>[1]) => matmul(x, w, { transB: true });
+    const build = (x: Value, w: Value) => matmul(x, w, { transB: true });
     checkGradient({ ...test, build });
     return checkKernel({ ...test, build });
+  });
+  it('adds into the output where asked, every entry once', () => {
+    const adding: OpDefinition = {
+      ...matmulOp,
+      inPlace: { 0: 2 },
+      reference: (inputs, attributes, outputs) => [
+        {
+          shape: inputs[2]!.shape,
+          data: matmulOp.reference!(inputs, attributes, outputs)[0]!.data.map((x, i) => x + inputs[2]!.data[i]!),
+        },
+      ],
+      kernel: ({ inputs: [a, b, out], limits }) => {
+        const [[K, M], N] = [a!.shape as [number, number], b!.shape[1]!];
+        return [matmulDispatch({ a: a!, b: b!, out: out!, M, N, K, transA: true, accumulate: true, limits })];
+      },
+    };
+    return checkKernel({
+      inputs: [floats([12, 37], 1), floats([12, 21], 2), floats([37, 21], 3)],
+      states: [2],
+      build: (a, b, out) => a.graph.apply(adding, [a, b, out], { transA: true }),
+      tolerance: 2e-6,
+    });
   });
   it('sums over all rows of both for the gradient of a weight', () =>
     checkKernel({
@@ -50,9 +87,13 @@ describe('matmul', () => {
         fc.integer({ min: 1, max: 70 }),
         fc.integer({ min: 1, max: 50 }),
         fc.constantFrom(...layouts),
-        (M, N, K, layout) => checkKernel(caseOf(M, N, K, layout, M + N + K)),
+        async (M, N, K, layout) => {
+          const test = caseOf(M, N, K, layout, M + N + K);
+          await checkKernel(test);
+          await checkKernel(tiled(test, layout));
+        },
       ),
-      { numRuns: 6 },
+      { numRuns: 5 },
     ));
   it('knows shapes with symbols and refuses what does not fit', () => {
     const graph = new Graph();

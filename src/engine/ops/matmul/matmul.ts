@@ -60,8 +60,8 @@ export const matmulOp: OpDefinition<MatmulAttributes> = {
     return [{ shape: out!.shape as number[], data }];
   },
 
-  kernel({ inputs: [a, b], outputs: [out], attributes }) {
-    return [matmulDispatch({ a: a!, b: b!, out: out!, ...sizes(a!.type, b!.type, attributes), ...attributes })];
+  kernel({ inputs: [a, b], outputs: [out], attributes, limits }) {
+    return [matmulDispatch({ a: a!, b: b!, out: out!, ...sizes(a!.type, b!.type, attributes), ...attributes, limits })];
   },
 };
 

@@ -1,0 +1,134 @@
+/**
+ * The matmul for adapters that compute on the CPU (llvmpipe: subgroups of 8; SwiftShader: of 4). There a load costs one scalar
+ * load with its bounds check a lane, some forty times a multiply-add of all lanes, so what counts is loads a multiply-add.
+ *
+ * The lanes of a subgroup own the same rows and different columns. Each lane loads one of the rows' entries of A, and
+ * `subgroupBroadcast` hands them round: R = lanes·RA rows for RA loads. With TN columns a lane that is (RA + TN) loads for
+ * R·TN multiply-adds: 1/8 at 16x2, where a 4x4 register tile needs 1/2. A GPU loads a vector at once and would only lose
+ * occupancy here; it gets the register tiles.
+ */
+import { rolled } from '../wgsl.ts';
+import type { MatmulCode, MatmulWindow } from './kernel.ts';
+
+/** Subgroups of these sizes belong to adapters that compute on the CPU. */
+const CPU_LANES = [4, 8];
+
+export interface LanesTile {
+  /** Lanes of a subgroup. */
+  readonly lanes: number;
+  /** Entries of A a lane loads: the tile has lanes·RA rows. */
+  readonly RA: number;
+  /** Columns a lane owns. */
+  readonly TN: number;
+  /** Threads of a workgroup. */
+  readonly threads: number;
+}
+
+/** undefined where this variant is not for the device or the shape. */
+export function chooseLanes(M: number, N: number, subgroupSize: number | undefined): LanesTile | undefined {
+  if (subgroupSize === undefined || !CPU_LANES.includes(subgroupSize) || M < subgroupSize) return undefined;
+  const lanes = subgroupSize;
+  const RA = Math.min(lanes === 8 ? 2 : 4, largestPower(M / lanes));
+  // as many columns as registers hold, but no lane without one
+  const TN = Math.max(1, Math.min(lanes === 8 ? 2 : 4, largestPower(N / lanes)));
+  const busy = Math.ceil(Math.ceil(N / TN) / lanes) * lanes;
+  const threads = [64, 32, 16, 8, 4].find((count) => busy % count === 0)!;
+  return { lanes, RA, TN, threads };
+}
+
+export function lanesCode(
+  { M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
+  { lanes, RA, TN, threads }: LanesTile,
+): MatmulCode {
+  const R = lanes * RA;
+  const vectorA = !transA && K % 4 === 0;
+  const vectorB = transB && vectorA;
+  const steps = vectorA ? 4 : 1;
+  // columns of a lane lie side by side
+  const wide = (TN === 2 || TN === 4) && N % TN === 0;
+  const pair = wide ? `vec${TN}<f32>` : 'f32';
+
+  const lines: string[] = [];
+  for (const r of range(RA)) {
+    const row = `(m + ${r * lanes}u + lane)`;
+    const at = transA ? `k * ${M}u + ${row}` : `${row} * ${K}u + k`;
+    lines.push(`let a${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
+  }
+  if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = b[((n + ${j}u) * ${K}u + k) / 4u];`);
+  for (const s of range(steps)) {
+    if (!transB && wide) lines.push(`let b_${s} = b[((k + ${s}u) * ${N}u + n) / ${TN}u];`);
+    else if (!vectorB)
+      for (const j of range(TN)) {
+        const at = transB ? `(n + ${j}u) * ${K}u + k + ${s}u` : `(k + ${s}u) * ${N}u + n + ${j}u`;
+        lines.push(`let b_${s}_${j} = b[${at}];`);
+      }
+    const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `b_${s}[${j}]` : `b_${s}_${j}`);
+    for (const r of range(RA))
+      for (const i of range(lanes)) {
+        const x = `x${s}_${r * lanes + i}`;
+        lines.push(`let ${x} = subgroupBroadcast(a${r}${vectorA ? `[${s}]` : ''}, ${i}u);`);
+        for (const j of range(TN)) {
+          const c = `c${r * lanes + i}_${j}`;
+          lines.push(`${c} = fma(${x}, ${b(j)}, ${c});`);
+        }
+      }
+  }
+
+  const put = (at: string, value: string): string => `${at} = ${accumulate ? `${at} + ` : ''}${value};`;
+  // where tiles overlap at an edge both store the same numbers; only what is added up must have one owner
+  const guarded = (own: string, statement: string): string =>
+    accumulate && own !== '' ? `if (${own}) { ${statement} }` : statement;
+  const stores = range(R).map((i) => {
+    const start = `(m + ${i}u) * ${N}u + n`;
+    const statements = wide
+      ? [
+          put(
+            `out[(${start}) / ${TN}u]`,
+            `${pair}(${range(TN)
+              .map((j) => `c${i}_${j}`)
+              .join(', ')})`,
+          ),
+        ]
+      : range(TN).map((j) =>
+          guarded(N % TN === 0 ? '' : `n + ${j}u >= first_n`, put(`out[${start} + ${j}u]`, `c${i}_${j}`)),
+        );
+    return `    ${guarded(M % R === 0 ? '' : `m + ${i}u >= first_m`, statements.join(' '))}`;
+  });
+
+  const groupsM = Math.ceil(M / R);
+  const groupsY = Math.min(groupsM, 65535);
+  const columns = Math.ceil(N / TN);
+  const code = `@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  let first_n = (wid.x * ${threads}u + lid) * ${TN}u;
+  let first_m = (wid.y + wid.z * ${groupsY}u) * ${R}u;
+  if (first_m >= ${M}u) { return; }
+  let n = min(first_n, ${N - TN}u);
+  let m = ${M % R === 0 ? 'first_m' : `min(first_m, ${M - R}u)`};
+${range(R)
+  .map(
+    (i) =>
+      `  ${range(TN)
+        .map((j) => `var c${i}_${j} = 0.0;`)
+        .join(' ')}`,
+  )
+  .join('\n')}
+  for (var k = 0u; k < ${rolled(K, 'wid.x')}; k += ${steps}u) {
+    ${lines.join('\n    ')}
+  }
+  if (first_n < ${N}u) {
+${stores.join('\n')}
+  }
+}`;
+  return {
+    code,
+    elements: {
+      a: vectorA ? 'vec4<f32>' : 'f32',
+      b: vectorB ? 'vec4<f32>' : !transB ? pair : 'f32',
+      out: pair,
+    },
+    workgroups: [Math.ceil(columns / threads), groupsY, Math.ceil(groupsM / groupsY)],
+  };
+}
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+const largestPower = (n: number): number => (n < 1 ? 1 : 2 ** Math.floor(Math.log2(n)));
