@@ -34,7 +34,7 @@ const offline = VitePWA({
   },
   workbox: {
     globPatterns: ['index.html', 'theme.js', 'icon.svg', 'assets/*.{js,css,woff2}'],
-    globIgnores: ['**/*worker*', '**/*ort*'],
+    globIgnores: ['**/*worker*', 'assets/ort*'],
     // A run's command line is never answered from a cache.
     navigateFallbackDenylist: [/\/__bridge\//],
     runtimeCaching: [
