@@ -2,10 +2,11 @@
 import { version } from '../../package.json';
 import { backUpRun, restoreRun } from '../store/backup.ts';
 import { collectGarbage } from '../store/files.ts';
-import { withRunLock } from '../store/locks.ts';
+import { busyOwners, withRunLock } from '../store/locks.ts';
 import { throughStore } from '../store/models.ts';
 import { runFolder, runKeep, runOwner } from '../store/run-keep.ts';
 import { Runs } from '../store/runs.ts';
+import { getSetting } from '../store/settings.ts';
 import { listKept } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
 import type { Host, Shelf } from './host.ts';
@@ -13,13 +14,15 @@ import type { JobEvent } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
 
 /** @param pageAddress the folder that the page lies in, with a slash at its end */
-export function browserHost(store: Store, pageAddress: string): Host {
+export async function browserHost(store: Store, pageAddress: string): Promise<Host> {
+  const hub = await getSetting(store, 'hub');
   return {
     version,
     user_agent: navigator.userAgent,
     gpu: navigator.gpu,
     bundled: new URL('bundled/', pageAddress).href,
-    hub: 'https://huggingface.co',
+    // A mirror of the hub, where someone has set one.
+    hub: typeof hub === 'string' && /^https?:\/\//.test(hub) ? hub.replace(/\/+$/, '') : 'https://huggingface.co',
     shelf: shelfOf(store),
     async ort() {
       const ort = await import('onnxruntime-web/wasm');
@@ -39,6 +42,10 @@ function shelfOf(store: Store): Shelf {
     through: (name, upstream) => throughStore(store, name, upstream),
     lock: withRunLock,
     tidy: async (runId) => void (await collectGarbage(store, runOwner(runId))),
+    async busy() {
+      const owners = await busyOwners();
+      return new Set(owners.flatMap((owner) => (owner.startsWith('run:') ? [owner.slice('run:'.length)] : [])));
+    },
     async sizes() {
       const kept = await listKept(store);
       const runs = kept.filter(({ owner }) => owner.startsWith('run:'));

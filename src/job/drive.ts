@@ -1,6 +1,7 @@
 /** recipe ─▶ report: the steps in order. Each goes on where an earlier sitting left it. */
 import type { ActiveRun } from './active-run.ts';
 import type { Report } from './protocol.ts';
+import { expected } from './estimate.ts';
 import { reportHtml } from './report-html.ts';
 import { readData } from './steps/data.ts';
 import { evaluateTasks } from './steps/evaluate.ts';
@@ -14,11 +15,13 @@ export async function drive(run: ActiveRun): Promise<Report> {
   const { recipe } = run;
   const json = new TextEncoder().encode(`${JSON.stringify(recipe, null, 2)}\n`);
   run.hash('recipe', await sha256(json));
-  await run.device(); // a page without a GPU says so before it reads anything
+  const device = await run.device(); // a page without a GPU says so before it reads anything
 
   const data = await run.step('data', () => readData(run));
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
+  const { limits, adapter } = device;
+  run.emit({ kind: 'estimate', estimate: await expected(run, data, student, { limits, software: adapter.software }) });
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
   await run.step('student', async () => {

@@ -10,7 +10,7 @@ import type { Recipe } from '../recipe/schema.ts';
 import { planTraining } from '../train/trainer.ts';
 import type { RecipeContext } from './context.ts';
 import type { Estimate } from './protocol.ts';
-import { batchesOf } from './steps/data.ts';
+import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
@@ -20,29 +20,38 @@ const RATE = { software: 4e9, hardware: 5e11 };
 /** Seconds around the steps: models read, kernels compiled, files written and opened again. */
 const AROUND = { software: 40, hardware: 15 };
 
+/** @param gpu undefined where there is none: the plan is then made for what WebGPU promises everywhere */
 export async function estimateOf(context: RecipeContext, gpu: GPU | undefined): Promise<Estimate> {
   const { recipe, sources } = context;
   const { model, revision } = recipe.student;
   const tokenizer = await loadTokenizer(await sources.model('student.model', model, revision));
-  const prepared = await prepareData(
-    await sources.file('data.source', recipe.data.source),
-    recipe.data,
-    tokenizer,
-    recipe.seed,
-  );
+  const source = await sources.file('data.source', recipe.data.source);
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed);
   const batches = batchesOf(prepared, tokenizer, recipe);
   const student = await openStudent(context);
-  const teacher = recipe.distill.objective === 'none' ? undefined : await openTeacher(context);
-
   const adapter = await gpu?.requestAdapter({ powerPreference: 'high-performance' });
-  const limits = adapter?.limits ?? DEFAULT_LIMITS;
-  const software = adapter ? isSoftware(adapter) : false;
-  const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
-  const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
-  const plan = planTraining(limits, student.step, objective, shapesOf(batches, recipe).train);
+  return expected(context, { prepared, ...batches }, student, {
+    limits: adapter?.limits ?? DEFAULT_LIMITS,
+    software: adapter ? isSoftware(adapter) : false,
+  });
+}
 
-  const steps = totalSteps(batches.train.count, recipe.training);
-  const kind = software ? 'software' : 'hardware';
+/** The same from what a run has opened already. */
+export async function expected(
+  context: RecipeContext,
+  data: Pick<RunData, 'prepared' | 'train' | 'eval'>,
+  student: Student,
+  device: { limits: Parameters<typeof planTraining>[0]; software: boolean },
+): Promise<Estimate> {
+  const { recipe } = context;
+  const { prepared } = data;
+  const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
+  const teacher = distils ? await openTeacher(context) : undefined;
+  const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
+  const plan = planTraining(device.limits, student.step, objective, shapesOf(data, recipe).train);
+
+  const steps = totalSteps(data.train.count, recipe.training);
+  const kind = device.software ? 'software' : 'hardware';
   const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / RATE[kind];
   const teacherParameters = teacher && countParameters(teacher.parameters);
   const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / RATE[kind] : 0;

@@ -40,6 +40,8 @@ export interface Shelf {
   lock<T>(runId: string, work: () => Promise<T>): Promise<T>;
   /** Collects what a crash left behind; the lock is held. */
   tidy(runId: string): Promise<void>;
+  /** Runs that someone works on now. */
+  busy(): Promise<ReadonlySet<string>>;
   /** Bytes kept by run id. */
   sizes(): Promise<ReadonlyMap<string, number>>;
   backup(runId: string): Promise<ReadableStream<Uint8Array>>;

@@ -63,9 +63,12 @@ export class Job implements JobApi {
 
   async runs(): Promise<RunSummary[]> {
     const { shelf } = await this.host;
-    const [kept, sizes] = await Promise.all([shelf.runs.list(), shelf.sizes()]);
-    // A run that says it is running and is not this page's died, or is another tab's: the lock will tell.
-    return kept.map(({ facts }) => summaryOf(facts, sizes.get(facts.id) ?? 0));
+    const [kept, sizes, busy] = await Promise.all([shelf.runs.list(), shelf.sizes(), shelf.busy()]);
+    return kept.map(({ facts }) => {
+      const summary = summaryOf(facts, sizes.get(facts.id) ?? 0);
+      // One that says it is running and that nobody works on died with its page.
+      return summary.state === 'running' && !busy.has(facts.id) ? { ...summary, state: 'paused' } : summary;
+    });
   }
 
   async events(id: string): Promise<JobEvent[]> {

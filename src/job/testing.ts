@@ -57,6 +57,7 @@ export class MemoryShelf implements Shelf {
   through: Shelf['through'] = (_name, upstream) => upstream;
   lock: Shelf['lock'] = (_id, task) => task();
   tidy = async (): Promise<void> => undefined;
+  busy = async (): Promise<Set<string>> => new Set();
   sizes = async (): Promise<Map<string, number>> => new Map();
   backup = async (): Promise<never> => Promise.reject(new Error('no backups in memory'));
   restore = async (): Promise<never> => Promise.reject(new Error('no backups in memory'));
