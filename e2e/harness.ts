@@ -40,16 +40,26 @@ const blank: Route = {
   handle: async (_request, response) => sendText(response, 200, 'blank'),
 };
 
-/** @param address what follows the origin; a folder as `profile` makes storage outlive `close` */
-export async function openStudio(options: { address?: string; profile?: string; port?: number } = {}): Promise<Studio> {
-  const server = await serve(inject('page'), { port: options.port ?? 0, host: '127.0.0.1', routes: [blank] });
+/**
+ * @param options.address what follows the origin
+ * @param options.profile a folder makes storage outlive `close`
+ * @param options.folder a built page; the real one where none is given
+ */
+export async function openStudio(
+  options: { address?: string; profile?: string; port?: number; folder?: string } = {},
+): Promise<Studio> {
+  const server = await serve(options.folder ?? inject('page'), {
+    port: options.port ?? 0,
+    host: '127.0.0.1',
+    routes: [blank],
+  });
   const profile = options.profile ?? (await temporaryFolder('profile'));
   const found = { browser: inject('browser'), profile, blank: `${server.origin}/__blank` };
   const { context, page } = await launchWithGpu(found);
   const complaints: string[] = [];
   const foreign: string[] = [];
   page.on('console', (message) => {
-    if (message.type() === 'error') complaints.push(message.text());
+    if (message.type() === 'error') complaints.push(`${message.text()} (${message.location().url})`);
   });
   page.on('pageerror', (error) => complaints.push(error.stack ?? error.message));
   context.on('request', (request) => {

@@ -1,4 +1,5 @@
-/** The page opens under its policy, complains of nothing and asks nobody else for anything. */
+/** The page opens under its policy, is small, complains of nothing and asks nobody else for anything. */
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openStudio, type Studio } from './harness.ts';
 
@@ -21,6 +22,21 @@ it('runs isolated, with a GPU adapter, and under a policy that forbids inline sc
   const policy = response.headers()['content-security-policy'] ?? '';
   expect(policy).toContain("script-src 'self' 'wasm-unsafe-eval';");
   expect(policy).not.toContain('unsafe-eval;');
+});
+
+it('brings at most 250 KB, as a site that compresses would send it', async () => {
+  const sizes: Promise<[string, number]>[] = [];
+  studio.page.on('response', (response) => {
+    const packed = response.body().then((body): [string, number] => [response.url(), gzipSync(body).length]);
+    // What came from the browser's cache or was given up has no body, and costs nothing.
+    sizes.push(packed.catch((): [string, number] => [response.url(), 0]));
+  });
+  await studio.page.goto('about:blank');
+  await studio.page.goto(`${studio.origin}/`, { waitUntil: 'networkidle' });
+  const files = Object.fromEntries(await Promise.all(sizes));
+  const total = Object.values(files).reduce((sum, bytes) => sum + bytes, 0);
+  expect(Object.keys(files).some((url) => url.endsWith('.js'))).toBe(true);
+  expect(total, JSON.stringify(files, null, 2)).toBeLessThanOrEqual(250_000);
 });
 
 it('complains of nothing and asks nobody else', async () => {

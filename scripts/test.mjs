@@ -10,7 +10,7 @@ import { ensureBuilt } from './build.mjs';
 import { Complaint, root, run, say } from './house.mjs';
 import { ensureInstall } from './install.mjs';
 import { toolsFolder } from './tools.mjs';
-import { findVulkan } from './vulkan.mjs';
+import { findTestVulkan } from './vulkan.mjs';
 
 const started = Date.now();
 const aside = mkdtempSync(join(tmpdir(), 'stillroom-test-'));
@@ -18,7 +18,7 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 
 async function test() {
   await ensureInstall();
-  const vulkan = await findVulkan();
+  const vulkan = await findTestVulkan();
   const browser = await findBrowser();
   say(`Vulkan: ${vulkan.adapter} (${vulkan.what}); browser: ${browser.path} (${browser.what})`);
   process.env.STILLROOM_TOOLS = toolsFolder();

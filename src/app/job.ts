@@ -6,13 +6,6 @@ import { proxy, wrap, type Remote } from 'comlink';
 import type { JobApi } from '../job/protocol.ts';
 import { noteFault } from './state/faults.svelte.ts';
 
-/** The worker's constructor. */
-const WORKER = import.meta.glob<new () => Worker>('../../workers/engine.worker.ts', {
-  query: '?worker',
-  import: 'default',
-  eager: true,
-});
-
 let opened: JobApi | undefined;
 
 export function job(): JobApi {
@@ -21,9 +14,7 @@ export function job(): JobApi {
 }
 
 function open(): JobApi {
-  const found = Object.values(WORKER)[0];
-  if (!found) throw new Error('This build of the page has no engine.');
-  const worker = new found();
+  const worker = new Worker(new URL('../../workers/engine.worker.ts', import.meta.url), { type: 'module' });
   worker.addEventListener('error', (event) => noteFault(event.message || 'the worker did not start'));
   const remote: Remote<JobApi> = wrap<JobApi>(worker);
   return {

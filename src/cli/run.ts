@@ -134,7 +134,7 @@ class Ending {
 
 function watch(context: BrowserContext, page: Page, progress: Progress, ending: Ending): void {
   page.on('console', (message) => {
-    if (message.type() === 'error') progress.line(`page: ${message.text()}`);
+    if (message.type() === 'error') progress.line(`page: ${message.text()} (${message.location().url})`);
   });
   page.on('pageerror', (error) => {
     progress.line(`page: ${error.stack ?? error.message}`);

@@ -39,7 +39,7 @@ export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: 
   const base = facts.base_model !== undefined && HUB_NAME.test(facts.base_model) ? facts.base_model : undefined;
   const datasets = (facts.datasets ?? []).filter((name) => HUB_NAME.test(name));
   const front = [
-    'library_name: transformers.js',
+    `library_name: ${dtypes.length > 0 ? 'transformers.js' : 'transformers'}`,
     'pipeline_tag: text-generation',
     ...(facts.license === undefined ? [] : [`license: ${JSON.stringify(facts.license)}`]),
     ...(base === undefined
@@ -47,7 +47,9 @@ export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: 
       : [`base_model: ${base}`, `base_model_relation: ${facts.trained ? 'finetune' : 'quantized'}`]),
     ...(datasets.length === 0 ? [] : ['datasets:', ...datasets.map((name) => `- ${name}`)]),
     'tags:',
-    ...['onnx', 'stillroom', ...(facts.distilled ? ['distillation'] : [])].map((tag) => `- ${tag}`),
+    ...[...(dtypes.length > 0 ? ['onnx'] : []), 'stillroom', ...(facts.distilled ? ['distillation'] : [])].map(
+      (tag) => `- ${tag}`,
+    ),
   ];
   const origin = [
     base && `Its base is [${base}](https://huggingface.co/${base}).`,

@@ -280,8 +280,8 @@ export class Trainer {
     micro: Promise<Map<string, HostArray>[]>,
     updated: Promise<Map<string, HostArray>>,
   ): Promise<StepResult> {
-    const outputs = await micro;
-    const norm = Math.sqrt((await updated).get('norm_squared')![0]!);
+    const [outputs, update] = await Promise.all([micro, updated]);
+    const norm = Math.sqrt(update.get('norm_squared')![0]!);
     let loss = 0;
     let entropy = 0;
     let accuracy = 0;

@@ -63,7 +63,6 @@ export const en = {
     layers: (kept: number) => plural(kept, 'layer'),
     ready: 'ready to start',
     running: 'working',
-    percent: (done: number, of: number) => (of > 0 ? percent(done / of) : 'working'),
     steps: (n: number) => plural(n, 'step'),
     paused: 'paused',
     stopped: 'stopped',

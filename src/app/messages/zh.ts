@@ -52,7 +52,6 @@ export const zh: Messages = {
     layers: (kept) => `${kept} 层`,
     ready: '可以开始',
     running: '进行中',
-    percent: (done, of) => (of > 0 ? percent(done / of) : '进行中'),
     steps: (n) => `${count(n)} 步`,
     paused: '已暂停',
     stopped: '已停止',

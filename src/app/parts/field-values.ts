@@ -1,5 +1,7 @@
 /** Between what stands in a form's control and what stands in a recipe. */
+import { InputError } from '../../formats/input-error.ts';
 import { parseRecipe } from '../../recipe/parse.ts';
+import type { RecipeInput } from '../../recipe/schema.ts';
 import type { Field } from '../../recipe/fields.ts';
 
 /** What a text control says: a value, nothing (the default holds), or that it is not a number. */
@@ -38,7 +40,7 @@ export function toText(value: unknown): string {
   return String(value);
 }
 
-/** A recipe that is right in everything, to try one value of one field in. */
+/** A recipe that is right in everything, to try one value or one section in. */
 const TRIAL = {
   student: { model: 'm' },
   teacher: { kind: 'engine', model: 'm' },
@@ -46,16 +48,30 @@ const TRIAL = {
   lora: {},
 } as const;
 
-/** Whether this version of Stillroom can do what an option asks for; the recipe's own check is asked. */
+/** What the recipe's own check says of it; undefined where nothing. */
+function objection(recipe: object): InputError | undefined {
+  try {
+    parseRecipe(recipe, '');
+    return undefined;
+  } catch (error) {
+    if (error instanceof InputError) return error;
+    throw error;
+  }
+}
+
+/** Whether this version of Stillroom can do what an option asks for. */
 export function isBuilt(place: string, value: unknown): boolean {
   const [section = '', ...rest] = place.split('.');
   if (rest.length === 0) return true;
   const nested = rest.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
   const base = (TRIAL as Record<string, unknown>)[section];
-  try {
-    parseRecipe({ ...TRIAL, [section]: { ...(base as object), ...(nested as object) } }, '');
-    return true;
-  } catch (error) {
-    return !/is not built yet/.test((error as Error).message);
-  }
+  const said = objection({ ...TRIAL, [section]: { ...(base as object), ...(nested as object) } });
+  return !/is not built yet/.test(said?.what ?? '');
+}
+
+/** What is wrong with a field by itself, though another section of the recipe may be wrong or empty as well. */
+export function problemAt(place: string, draft: RecipeInput): string | undefined {
+  const section = place.split('.')[0]!;
+  const said = objection({ ...TRIAL, [section]: draft[section as keyof RecipeInput] });
+  return said?.place === place ? `${said.what}: ${said.allowed}` : undefined;
 }

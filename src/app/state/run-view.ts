@@ -122,9 +122,10 @@ export function latestScore(view: RunView, who: Score['who']): Figure | undefine
   return view.scores.findLast((score) => score.who === who)?.figure;
 }
 
-/** Share of the whole job that is done: the steps that are, and the part of the one that runs. */
+/** How far a step is. Training counts optimiser steps; the kernels made before them are no part of the way. */
 export function shareDone(view: RunView, step: Step): number {
   const { state, progress } = view.steps[step];
   if (state === 'done' || state === 'skipped') return 1;
+  if (step === 'train' && progress?.unit !== 'steps') return 0;
   return progress && progress.of > 0 ? Math.min(1, progress.done / progress.of) : 0;
 }

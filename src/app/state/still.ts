@@ -4,6 +4,7 @@
  */
 import type { Messages } from '../messages/en.ts';
 import type { Place } from './route.svelte.ts';
+import { percent } from '../messages/words.ts';
 import { shareDone, type RunView } from './run-view.ts';
 import type { recipe as recipeStore } from './recipe.svelte.ts';
 
@@ -71,7 +72,7 @@ function ofRun(step: StillStep, run: RunView, m: Messages): StillState {
     const halted = run.state === 'failed' ? m.state.failed : run.state === 'stopped' ? m.state.stopped : m.state.paused;
     return { text: halted, full };
   }
-  if (state === 'running') return { text: m.state.percent(progress?.done ?? 0, progress?.of ?? 0), full };
+  if (state === 'running') return { text: full > 0 ? percent(full) : m.state.running, full };
   if (state === 'waiting') return { text: '', full };
   switch (step) {
     case 'data': {
@@ -87,7 +88,7 @@ function ofRun(step: StillStep, run: RunView, m: Messages): StillState {
       return { text: parameters === undefined ? m.state.done : m.state.parameters(parameters), full };
     }
     case 'train':
-      return { text: progress ? m.state.steps(progress.of) : m.state.done, full };
+      return { text: progress?.unit === 'steps' ? m.state.steps(progress.of) : m.state.done, full };
     case 'evaluate': {
       const figure = run.report?.evaluate.tasks[0]?.student;
       return { text: figure ? m.state.right(figure.value) : m.state.done, full };

@@ -32,7 +32,13 @@ export function lower(graph: Graph, weights: Pick<TensorFile, 'readF32'>, option
     initializers: [...c.initializers.values()],
     inputs: c.inputs.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name)),
     outputs,
-    opsets: { '': OPSET, ...precision.domains },
+    // only domains that an operator here is of
+    opsets: {
+      '': OPSET,
+      ...Object.fromEntries(
+        Object.entries(precision.domains).filter(([domain]) => c.nodes.some((node) => node.domain === domain)),
+      ),
+    },
   };
 }
 

@@ -24,14 +24,12 @@ export interface Verification {
   readonly top1_agreement: number;
 }
 
-/** Largest difference over the largest logit that a file may show. */
-export const TOLERANCE: Readonly<Record<OnnxDtype, number>> = {
-  fp32: 1e-3,
-  fp16: 3e-2,
-  q8: 2e-1,
-  q4: 5e-1,
-  q4f16: 5e-1,
-};
+/**
+ * Largest difference over the largest logit that a file may show. Four bits have no such bound: what they cost depends on
+ * the model (0.1 for a tiny one, 0.5 for 30 layers that had been quantised before), so they are only held to be the same
+ * model, and their agreement is shown.
+ */
+export const TOLERANCE: Readonly<Record<OnnxDtype, number>> = { fp32: 1e-3, fp16: 3e-2, q8: 2e-1, q4: 1, q4f16: 1 };
 
 export async function verify(
   ort: OrtModule,

@@ -17,7 +17,6 @@ import {
 } from '../../formats/logit-cache.ts';
 import { openCacheFile } from '../../formats/logit-cache-file.ts';
 import { countParameters, openModel, type Model } from '../../models/model.ts';
-import { loadParameters } from '../../models/on-device.ts';
 import { loadTokenizer, type Tokenizer } from '../../models/tokenizer.ts';
 import { checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
@@ -25,7 +24,8 @@ import { EngineTeacher, type TeacherLogits } from '../../teacher/capture.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { RunData } from './data.ts';
 import { hashedWeights } from './hashed-model.ts';
-import { loadTeacherAdapter } from './adapter.ts';
+import { teacherOnDevice } from './device-model.ts';
+import { keepTeacherSamples, sampleQuestions, writeSamples } from './samples.ts';
 
 type EngineTeacherRecipe = Extract<Teacher, { kind: 'engine' }>;
 
@@ -91,10 +91,7 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
 
   const device = await run.device();
   const { model: hashed, digest } = await hashedWeights(model);
-  const parameters = await loadParameters(device, hashed, undefined, (bytes, of) =>
-    run.progress('teacher', bytes, of, 'bytes'),
-  );
-  const adapter = await loadTeacherAdapter(run, device, model);
+  const on = await teacherOnDevice(run, device, hashed, (bytes, of) => run.progress('teacher', bytes, of, 'bytes'));
   const hash = digest();
   run.hash(WEIGHTS, hash);
   const temperatures = [...new Set([1, recipe.distill.temperature])];
@@ -108,10 +105,10 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     entries: 'topk',
     dtype: 'f32',
   });
-  const engine = new EngineTeacher(device, model.options, new Map([...parameters, ...adapter.tensors]), {
+  const engine = new EngineTeacher(device, on.options, on.tensors, {
     k: recipe.distill.k,
     temperatures,
-    adapter: adapter.decoder,
+    adapter: on.adapter,
   });
   try {
     const seconds = await ask(run, engine, cache, rows, data.tokenizer);
@@ -121,9 +118,10 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
       parameters: countParameters(model.parameters),
       tokens_per_second: seconds > 0 ? tokens / seconds : undefined,
     });
+    await keepTeacherSamples(run, await writeSamples(device, on, model, data, sampleQuestions(data)));
   } finally {
     engine.free();
-    for (const { buffer } of [...parameters.values(), ...adapter.tensors.values()]) device.free(buffer);
+    on.free();
   }
   return cache;
 }

@@ -41,15 +41,17 @@ export async function trainStudent(
   student: Student,
   cache: LogitCache | undefined,
 ): Promise<Map<string, Float32Array<ArrayBuffer>>> {
-  const before = await trainedWeights(run.keep('result'));
-  if (before) {
+  const result = await trainedWeights(run.keep('result'));
+  if (result) {
     run.progress('train', run.facts.of, run.facts.of, 'steps');
-    return before;
+    return result;
   }
   const device = await run.device();
   const total_steps = totalSteps(data.train.count, run.recipe.training);
   const view = cache && viewOf(cache, run.recipe, student);
+  const before = device.liveBytes;
   const trainer = await makeTrainer(run, device, data, student, objectiveOf(run.recipe, view), total_steps);
+  const measured_bytes = device.liveBytes - before;
   try {
     const first = new Map<unknown, number>();
     const evaluation = [...data.eval.epoch()];
@@ -68,7 +70,7 @@ export async function trainStudent(
     );
     await training.go();
     const trained = await trainer.trained();
-    await keepResult(run, device, trainer, student, trained);
+    await keepResult(run, trainer, student, trained, measured_bytes);
     return (await trainedWeights(run.keep('result')))!;
   } finally {
     trainer.free();
@@ -180,10 +182,10 @@ async function look(
 
 async function keepResult(
   run: ActiveRun,
-  device: Device,
   trainer: Trainer,
   student: Student,
   trained: ReadonlyMap<string, Float32Array>,
+  measured_bytes: number,
 ): Promise<void> {
   const evaluations = (await run.metrics()).filter((line) => line.eval_loss !== undefined);
   const seconds = run.seconds('train');
@@ -195,7 +197,7 @@ async function keepResult(
     eval_loss_before: evaluations.find((line) => line.step === 0)?.eval_loss,
     eval_loss_after: evaluations.at(-1)?.eval_loss,
     planned_bytes: trainer.trainPlan.total_bytes,
-    measured_bytes: device.peakBytes,
+    measured_bytes,
     seconds,
   });
   const shapes = new Map<string, readonly number[]>();

@@ -56,7 +56,9 @@ export class Training {
       await this.breathe();
       const batches = data.batches(trainer.step);
       const teachers = await Promise.all(batches.map((batch) => data.teacher(batch)));
-      this.inFlight.push(trainer.submitStep(batches, teachers));
+      const result = trainer.submitStep(batches, teachers);
+      result.catch(() => undefined); // `hear` tells; until then another fault may have ended the sitting
+      this.inFlight.push(result);
       while (this.inFlight.length >= MOST_IN_FLIGHT) await this.hear();
       if (
         this.isDue('eval') ||

@@ -1,6 +1,7 @@
 /**
  * q4 and q4f16: matrices in blocks of 32 numbers along the input, four bits each, with a scale a block, multiplied by
- * ONNX Runtime's MatMulNBits (com.microsoft): on WebGPU it never unpacks them.
+ * ONNX Runtime's MatMulNBits (com.microsoft): on WebGPU it never unpacks them. In the flavour `standard` the same bytes
+ * are unpacked by plain operators, which a runtime works out once while it opens the file.
  *
  *   W ≈ scale · (w − 8),  w in 0 … 15, two a byte, the first in the low half
  *   scale: of some around (the block's entry of largest magnitude / −8), the one with the least squared error
@@ -79,6 +80,32 @@ function bestScale(data: Float32Array, from: number, to: number, bits: Bits): nu
   return best;
 }
 
+/** [rows, blocks, 16] of two numbers a byte ─▶ [rows, blocks, 32] of one */
+function nibbles(c: Lowering, packed: string, rows: number): string {
+  const low = c.emit('BitwiseAnd', [packed, c.byte(15)]);
+  const high = c.emit('BitShift', [packed, c.byte(4)], { direction: { string: 'RIGHT' } });
+  const pairs = [low, high].map((half) => c.emit('Unsqueeze', [half, c.ints([-1])]));
+  return c.emit('Reshape', [c.emit('Concat', pairs, { axis: { int: -1 } }), c.ints([rows, -1, BLOCK])]);
+}
+
+/** (levels − zero) · scale a block, in the shape asked for. */
+function dequantized(
+  c: Lowering,
+  levels: string,
+  scales: string,
+  zero: number,
+  float: 'FLOAT' | 'FLOAT16',
+  shape: string,
+): string {
+  const centred = c.emit('Sub', [c.cast(levels, 'UINT8', float), c.float(zero)]);
+  return c.emit('Reshape', [c.emit('Mul', [centred, c.emit('Unsqueeze', [scales, c.ints([-1])])]), shape]);
+}
+
+function withoutPadding(c: Lowering, rows: string, inputs: number): string {
+  if (inputs % BLOCK === 0) return rows;
+  return c.emit('Slice', [rows, c.ints([0]), c.ints([inputs]), c.ints([-1])]);
+}
+
 function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Precision {
   const stored = (
     c: Lowering,
@@ -118,6 +145,12 @@ function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Prec
     linear(c, x, matrix) {
       const bits: Bits = matrix.tied ? 8 : 4;
       const { values, scales, inputs, outputs } = stored(c, matrix, bits);
+      if (c.flavour === 'standard') {
+        const levels = bits === 8 ? values : nibbles(c, values, outputs);
+        const rows = dequantized(c, levels, scales, 2 ** (bits - 1), float, c.ints([outputs, -1]));
+        const weight = c.emit('Transpose', [withoutPadding(c, rows, inputs)], { perm: { ints: [1, 0] } });
+        return { name: c.emit('MatMul', [x, weight]), type: float };
+      }
       const attributes = {
         K: { int: inputs },
         N: { int: outputs },
@@ -129,11 +162,9 @@ function blockPrecision(dtype: 'q4' | 'q4f16', float: 'FLOAT' | 'FLOAT16'): Prec
     },
     rows(c, ids, matrix) {
       const { values, scales, inputs } = stored(c, matrix, 8);
-      const centred = c.emit('Sub', [c.cast(c.emit('Gather', [values, ids]), 'UINT8', float), c.float(128)]);
-      const scale = c.emit('Unsqueeze', [c.emit('Gather', [scales, ids]), c.ints([-1])]);
-      const rows = c.emit('Reshape', [c.emit('Mul', [centred, scale]), c.ints([0, 0, -1])]);
-      if (inputs % BLOCK === 0) return { name: rows, type: float };
-      return { name: c.emit('Slice', [rows, c.ints([0]), c.ints([inputs]), c.ints([-1])]), type: float };
+      const [bytes, scale] = [values, scales].map((table) => c.emit('Gather', [table, ids])) as [string, string];
+      const rows = dequantized(c, bytes, scale, 128, float, c.ints([0, 0, -1]));
+      return { name: withoutPadding(c, rows, inputs), type: float };
     },
   };
 }

@@ -1,0 +1,283 @@
+/**
+ * Every screen of the page, on the real server under its policy, with a scripted job (scripted-job.ts): what it shows, what it
+ * says when things go wrong, what axe finds, whether it fits. The real job has its own test.
+ */
+import { readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { gzipSync } from 'node:zlib';
+import type { Page, Response } from 'playwright-core';
+import { build } from 'vite';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { recipeToFragment } from '../src/recipe/share.ts';
+import { openStudio, temporaryFolder, type Studio } from './harness.ts';
+
+const SCREENS = ['', 'data', 'teacher', 'student', 'train', 'evaluate', 'export', 'try', 'kept'] as const;
+const require = createRequire(import.meta.url);
+
+let folder: string;
+/** One browser for all; a page of its own, with nothing kept, for each test. */
+let studio: Studio;
+let page: Page;
+let complaints: string[];
+
+beforeAll(async () => {
+  folder = await temporaryFolder('scripted');
+  const configFile = path.join(inject('root'), 'e2e/scripted.config.ts');
+  await build({ root: inject('root'), configFile, logLevel: 'error', build: { outDir: folder } });
+  studio = await openStudio({ folder, address: '__blank' });
+});
+afterAll(async () => {
+  await studio?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+afterEach(() => page?.close());
+
+/** @param prepare runs in every document before its own scripts */
+async function open(address = '', prepare?: () => void): Promise<Page> {
+  page = await studio.context.newPage();
+  complaints = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error') complaints.push(message.text());
+  });
+  page.on('pageerror', (error) => complaints.push(error.stack ?? error.message));
+  await page.goto(`${studio.origin}/__blank`);
+  await page.evaluate(async () => {
+    localStorage.clear();
+    for (const worker of await navigator.serviceWorker.getRegistrations()) await worker.unregister();
+    for (const name of await caches.keys()) await caches.delete(name);
+  });
+  if (prepare) await page.addInitScript(prepare);
+  await page.goto(`${studio.origin}/${address}`);
+  return page;
+}
+
+/** As a person does: one press, then wait for the end. */
+async function distil(page: Page, speed = 300): Promise<void> {
+  await page.evaluate((steps) => localStorage.setItem('scripted.speed', String(steps)), speed);
+  await page.getByRole('button', { name: 'Watch a distillation' }).click();
+  await page.getByRole('heading', { name: 'Distilled' }).waitFor({ timeout: 60_000 });
+}
+
+async function show(page: Page, screen: string): Promise<void> {
+  await page.evaluate((hash) => (location.hash = hash), `#/${screen}`);
+  await page.locator('main h1').waitFor();
+  await page.waitForTimeout(250);
+}
+
+describe('the first screen', () => {
+  it('weighs at most 250 KB gzipped before a press', async () => {
+    const sizes = new Map<string, number>();
+    await open('__blank');
+    const arrived: Promise<void>[] = [];
+    const count = (response: Response) => {
+      const { pathname } = new URL(response.url());
+      arrived.push(response.body().then((body) => void sizes.set(pathname, gzipSync(body).length)));
+    };
+    studio.context.on('response', count);
+    await page.goto(`${studio.origin}/`);
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    studio.context.off('response', count);
+    await Promise.allSettled(arrived);
+    const total = [...sizes.values()].reduce((sum, size) => sum + size, 0);
+    expect(sizes.size).toBeGreaterThan(3);
+    expect(total, JSON.stringify([...sizes])).toBeLessThan(250_000);
+  });
+
+  it('has one filled button, which starts, and one to bring your own', async () => {
+    await open();
+    expect(await page.locator('main button.go').allInnerTexts()).toEqual(['Watch a distillation']);
+    await page.getByRole('button', { name: 'Bring your own model and data' }).click();
+    await page.getByRole('heading', { name: 'What should they read?' }).waitFor();
+  });
+
+  it('says in one sentence that there is no WebGPU, and does not let a run start', async () => {
+    await open('', () => Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined }));
+    await page.getByText('This browser has no WebGPU.').waitFor();
+    expect(await page.getByRole('button', { name: 'Watch a distillation' }).isDisabled()).toBe(true);
+  });
+
+  it('says that the adapter is software', async () => {
+    await open();
+    await page.getByText('This browser computes without a graphics card.').waitFor();
+  });
+
+  it('explains a term by keyboard, and lets go of it with Escape', async () => {
+    await open();
+    await page.getByRole('button', { name: 'how sure' }).focus();
+    await page.keyboard.press('Enter');
+    await page.getByText('The score a model gives every possible next word').waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByText('The score a model gives every possible next word').waitFor({ state: 'detached' });
+  });
+
+  it('is reached by Tab in the order in which it is read', async () => {
+    await open();
+    const reached: string[] = [];
+    for (let i = 0; i < 30; i++) {
+      await page.keyboard.press('Tab');
+      reached.push(await page.evaluate(() => document.activeElement?.textContent?.trim().split('\n')[0] ?? ''));
+    }
+    const places = [
+      'Skip to the work',
+      'Stillroom',
+      'Data',
+      'Try',
+      'Watch a distillation',
+      'Bring your own model and data',
+    ];
+    const found = places.map((text) => reached.findIndex((word) => word.startsWith(text)));
+    expect(found).not.toContain(-1);
+    expect(found).toEqual([...found].sort((a, b) => a - b));
+  });
+});
+
+describe('a run', () => {
+  it('shows itself from the press to the end, and is there again after a reload', async () => {
+    await open();
+    await distil(page);
+    expect(await page.getByRole('img', { name: /Distance to the teacher/ }).getAttribute('aria-label')).toMatch(
+      /step 300/,
+    );
+    await page.getByText('47 + 38 = ?').waitFor();
+    await page.reload();
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+    await page.getByText('69% right').waitFor();
+    expect(complaints).toEqual([]);
+  });
+
+  it('pauses and goes on where it was', async () => {
+    await open();
+    await page.evaluate(() => localStorage.setItem('scripted.speed', '40'));
+    await page.getByRole('button', { name: 'Watch a distillation' }).click();
+    await page.getByText(/^step (2|3)\d of 300/).waitFor();
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByRole('heading', { name: 'Paused' }).waitFor();
+    await page.evaluate(() => localStorage.setItem('scripted.speed', '400'));
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+  });
+
+  it.each([
+    ['device-lost', 'The graphics driver took the card away.'],
+    ['disk-full', 'The browser has no room left for this page.'],
+    ['busy-elsewhere', 'This run is open in another tab'],
+  ])('says what to do when it stops for %s', async (why, words) => {
+    await open();
+    await page.evaluate((fault) => {
+      localStorage.setItem('scripted.speed', '400');
+      localStorage.setItem('scripted.fault', fault);
+    }, why);
+    await page.getByRole('button', { name: 'Watch a distillation' }).click();
+    await page.getByText(words).waitFor();
+    await page.evaluate(() => localStorage.removeItem('scripted.fault'));
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+    expect(await page.getByText(words).count()).toBe(0);
+  });
+
+  it('offers the counter-test as one press, and says what the teacher was worth', async () => {
+    await open();
+    await distil(page);
+    await show(page, 'evaluate');
+    await page.getByRole('button', { name: 'Train it from text alone' }).click();
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+    expect(await page.evaluate(() => (JSON.parse(localStorage['scripted.runs']) as unknown[]).length)).toBe(2);
+    await show(page, 'kept');
+    await page.getByRole('listitem').filter({ hasNotText: 'text-alone' }).getByRole('button', { name: 'Open' }).click();
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+    await show(page, 'evaluate');
+    await page.getByText(/The intervals overlap|The teacher was worth/).waitFor();
+  });
+
+  it('lets both be talked to, and what they say is text and nothing else', async () => {
+    await open();
+    await distil(page);
+    await show(page, 'try');
+    await page.getByLabel('Your question').fill('47 + 38 = ? <img src=x onerror=alert(1)>');
+    await page.getByRole('button', { name: 'Ask both' }).click();
+    await page.getByRole('button', { name: 'Ask both' }).waitFor();
+    await page.getByRole('region', { name: 'Student' }).getByText('</think>75').waitFor();
+    expect(await page.locator('main img').count()).toBe(0);
+  });
+});
+
+it('a shared recipe fills the forms and starts nothing', async () => {
+  const fragment = await recipeToFragment({
+    name: 'shared',
+    student: { model: 'HuggingFaceTB/SmolLM2-135M-Instruct' },
+    data: { source: 'https://example.org/rows.jsonl', max_length: 77 },
+  });
+  await open(`#${fragment}`);
+  await page.getByText('This recipe came with a link.').waitFor();
+  expect(await page.getByLabel(/Longest row/).inputValue()).toBe('77');
+  expect(await page.evaluate(() => localStorage['scripted.runs'] as unknown)).toBeUndefined();
+});
+
+it('a damaged link says so', async () => {
+  await open('#recipe=AAAA');
+  await page.getByText('The recipe in this link can’t be used:').waitFor();
+});
+
+it('shows what is wrong with a field beside the field', async () => {
+  await open('#/data');
+  await page.getByRole('button', { name: 'Use the bundled rows' }).click();
+  await page.getByLabel(/Longest row/).fill('1');
+  await page.getByLabel(/Longest row/).blur();
+  await show(page, 'student');
+  await page.getByLabel(/^Model/).fill('bundled:arithmetic');
+  await page.getByLabel(/^Model/).blur();
+  await show(page, 'data');
+  await page.getByText(/is 1: a whole number of at least 2/).waitFor();
+});
+
+describe.each([
+  ['en', 'light', 1440, 900],
+  ['zh', 'dark', 1280, 720],
+  ['en', 'dark', 390, 844],
+  ['zh', 'light', 390, 844],
+] as const)('all screens in %s, %s, at %d × %d', (language, theme, width, height) => {
+  it('fit, complain of nothing, and axe finds nothing serious', async () => {
+    await open();
+    await page.setViewportSize({ width, height });
+    await distil(page);
+    await page.evaluate(
+      ([language, theme]) => {
+        localStorage.setItem('stillroom.language', language);
+        localStorage.setItem('stillroom.theme', theme);
+      },
+      [language, theme] as const,
+    );
+    await page.reload();
+    const axe = await readFile(require.resolve('axe-core/axe.min.js'), 'utf8');
+    await page.evaluate(axe);
+    const found: string[] = [];
+    for (const screen of SCREENS) {
+      await show(page, screen);
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (over > 0) found.push(`${screen}: ${over} px too wide`);
+      const violations = await page.evaluate(async () => {
+        type Axe = { run(): Promise<{ violations: { id: string; impact: string; nodes: { target: string[] }[] }[] }> };
+        return (await (window as unknown as { axe: Axe }).axe.run()).violations;
+      });
+      for (const { id, impact, nodes } of violations) {
+        if (impact === 'serious' || impact === 'critical')
+          found.push(`${screen}: ${id}: ${nodes[0]?.target.join(' ')}`);
+      }
+    }
+    expect(found).toEqual([]);
+    expect(complaints).toEqual([]);
+    expect(studio.foreign).toEqual([]);
+  });
+});
+
+it('draws no style or script that the policy refuses', async () => {
+  await open('', () => {
+    document.addEventListener('securitypolicyviolation', (event) =>
+      console.error(`policy: ${event.violatedDirective}`),
+    );
+  });
+  await distil(page);
+  for (const screen of SCREENS) await show(page, screen);
+  expect(complaints).toEqual([]);
+});

@@ -1,0 +1,220 @@
+/**
+ * The job on a real adapter, kept in memory: whole, interrupted in every way that can be staged here, and resumed. What a
+ * disturbed run leaves is, bit for bit, what an undisturbed one leaves.
+ */
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MemorySource, readAll } from '../formats/byte-source.ts';
+import type { RecipeInput } from '../recipe/schema.ts';
+import { DiskFull } from '../store/faults.ts';
+import type { LocalFiles } from './host.ts';
+import { diskFiles, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
+import type { JobEvent } from './protocol.ts';
+
+const STEPS = 6;
+/** Twelve rows: eight to train on, four to evaluate. */
+function fewRows(rows: string): LocalFiles {
+  const disk = diskFiles('public/bundled');
+  const few = readFileSync(`public/bundled/arithmetic/${rows}`, 'utf8').split('\n').slice(0, 12).join('\n');
+  return {
+    ...disk,
+    file: async (value) =>
+      value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined,
+  };
+}
+const local = fewRows('test.jsonl');
+
+const recipe: RecipeInput = {
+  name: 'tiny',
+  seed: 3,
+  student: { model: './arithmetic', compress: { layers: [0, 3] } },
+  teacher: { kind: 'engine', model: './arithmetic' },
+  data: { source: './few.jsonl', eval_fraction: 0.33, max_length: 48, assistant_only_loss: true },
+  distill: { objective: 'forward_kl', temperature: 2, alpha: 0.9, k: 8 },
+  lora: { r: 2, lora_alpha: 4, lora_dropout: 0.1, target_modules: ['q_proj', 'v_proj'] },
+  training: {
+    per_device_train_batch_size: 2,
+    per_device_eval_batch_size: 2,
+    max_steps: STEPS,
+    learning_rate: 0.01,
+    logging_steps: 2,
+    eval_strategy: 'no',
+    save_steps: 2,
+    save_total_limit: 1,
+  },
+  export: { onnx: [], adapter: true },
+};
+
+const kinds = (events: readonly JobEvent[]): string[] =>
+  events.flatMap((event) => (event.kind === 'step' ? [`${event.step} ${event.state}`] : []));
+
+async function adapterOf(run: TestRun): Promise<string> {
+  const source = await run.out.open('adapter/adapter_model.safetensors');
+  return Buffer.from(await readAll(source!)).toString('base64');
+}
+
+/** Lines without what a clock says. */
+async function linesOf(run: TestRun): Promise<unknown[]> {
+  return (await run.lines()).map((event) => {
+    if (event.kind !== 'metrics') throw new Error(event.kind);
+    const { tokens_per_second: _rate, ...rest } = event.line;
+    return rest;
+  });
+}
+
+describe('a run', () => {
+  let host: MemoryHost;
+  let whole: { adapter: string; lines: unknown[] };
+
+  beforeAll(async () => {
+    host = await memoryHost();
+    const run = await testRun(host, recipe, local);
+    const events = await run.sit();
+    expect(events.filter(({ kind }) => kind === 'error')).toEqual([]);
+    expect(kinds(events)).toEqual(
+      ['data', 'teacher', 'student', 'train', 'evaluate', 'export'].flatMap((step) => [
+        `${step} running`,
+        `${step} done`,
+      ]),
+    );
+    const done = events.at(-1)!;
+    if (done.kind !== 'done') throw new Error(`it ended with ${JSON.stringify(done)}`);
+    expect(done.report.train.steps).toBe(STEPS);
+    expect(done.report.train.eval_loss_after).toBeLessThan(done.report.train.eval_loss_before!);
+    const { planned_bytes, measured_bytes } = done.report.train;
+    expect(planned_bytes / measured_bytes).toBeGreaterThan(0.8);
+    expect(planned_bytes / measured_bytes).toBeLessThan(1.25);
+    expect(Object.keys(done.report.provenance.hashes).sort()).toEqual([
+      'recipe',
+      'rows as token ids',
+      "student's weights",
+      "teacher's weights",
+      'tokenizer',
+    ]);
+    expect((await run.out.list()).sort()).toEqual([
+      'adapter/adapter_config.json',
+      'adapter/adapter_model.safetensors',
+      'recipe.json',
+      'report.html',
+      'report.json',
+    ]);
+    whole = { adapter: await adapterOf(run), lines: await linesOf(run) };
+    expect(whole.lines.map((line) => (line as { step: number }).step)).toEqual([0, 2, 4, 6, 6]);
+  }, 300_000);
+
+  afterAll(() => host?.devices.forEach((device) => device.destroy()));
+
+  const expectSame = async (run: TestRun): Promise<void> => {
+    expect((await run.facts()).state).toBe('done');
+    expect(await adapterOf(run)).toBe(whole.adapter);
+    expect(await linesOf(run)).toEqual(whole.lines);
+  };
+
+  it('goes on after a pause in every step as if there had been none', async () => {
+    const run = await testRun(host, recipe, local);
+    const paused = new Set<string>();
+    for (;;) {
+      const events = await run.sit((event, active) => {
+        const at =
+          event.kind === 'progress'
+            ? `${event.step} ${event.unit}`
+            : event.kind === 'metrics'
+              ? `line ${event.line.step}`
+              : '';
+        if (at === '' || paused.has(at)) return;
+        paused.add(at);
+        active.asked = 'paused';
+      });
+      const last = events.at(-1)!;
+      if (last.kind === 'done') break;
+      expect(last).toEqual({ kind: 'paused', why: 'asked' });
+      expect((await run.facts()).state).toBe('paused');
+    }
+    expect([...paused]).toEqual(
+      expect.arrayContaining(['data rows', 'teacher rows', 'train steps', 'line 0', 'line 4']),
+    );
+    await expectSame(run);
+  }, 300_000);
+
+  it('gets a new device where the old one is lost, at any optimiser step', async () => {
+    const run = await testRun(host, recipe, local);
+    const lostAt = new Set<string>();
+    const events = await run.sit((event) => {
+      const at =
+        event.kind === 'metrics'
+          ? `line ${event.line.step}`
+          : event.kind === 'checkpoint'
+            ? `checkpoint ${event.step}`
+            : `${event.kind} ${'step' in event ? event.step : ''}`;
+      if (!['sample 0', 'line 2', 'checkpoint 4'].includes(at) || lostAt.has(at)) return;
+      lostAt.add(at);
+      host.devices.at(-1)!.destroy();
+    });
+    expect([...lostAt]).toEqual(['sample 0', 'line 2', 'checkpoint 4']);
+    expect(events.filter((event) => event.kind === 'paused').map((event) => event.why)).toEqual(
+      new Array(3).fill('device-lost'),
+    );
+    expect((await run.facts()).history.map(({ what }) => what)).toEqual(['started', 'fault', 'fault', 'fault', 'done']);
+    await expectSame(run);
+  }, 300_000);
+
+  it('gives up on a device that is lost again and again without a step in between', async () => {
+    const run = await testRun(host, recipe, local);
+    const events = await run.sit((event) => {
+      if (event.kind === 'progress' && event.step === 'train') host.devices.at(-1)!.destroy();
+    });
+    expect(events.at(-1)).toMatchObject({ kind: 'error', input: false });
+    expect(events.filter((event) => event.kind === 'paused')).toHaveLength(3);
+    expect((await run.facts()).state).toBe('failed');
+    await run.sit();
+    await expectSame(run);
+  }, 300_000);
+
+  it('pauses on a full disk at any write, and goes on when there is room', async () => {
+    const run = await testRun(host, recipe, local);
+    // At its nth write in the nth sitting; what was written before stays written, so that one has fewer than n left.
+    for (let sitting = 0; ; sitting++) {
+      let writes = 0;
+      host.shelf.breakWrite = () => (writes++ === sitting ? new DiskFull('test') : undefined);
+      const events = await run.sit();
+      host.shelf.breakWrite = () => undefined;
+      const last = events.at(-1)!;
+      if (last.kind === 'done') break;
+      expect(last).toMatchObject({ kind: 'paused', why: 'disk-full', message: expect.stringContaining('no room') });
+    }
+    await expectSame(run);
+  }, 300_000);
+
+  it('stops with words at a loss that is no number, and keeps the checkpoint before it', async () => {
+    const hot: RecipeInput = {
+      ...recipe,
+      training: {
+        ...recipe.training,
+        learning_rate: 100,
+        max_grad_norm: 0,
+        lr_scheduler_type: 'constant',
+        max_steps: 60,
+      },
+      lora: { ...recipe.lora, lora_alpha: 9e15 },
+    };
+    const run = await testRun(host, hot, local);
+    const events = await run.sit();
+    expect(events.at(-1)).toMatchObject({ kind: 'error', message: expect.stringMatching(/not a number/) });
+    expect((await run.facts()).state).toBe('failed');
+  }, 300_000);
+
+  it('refuses rows that have changed since it began', async () => {
+    let now = local;
+    const run = await testRun(host, recipe, { ...local, file: (value) => now.file(value) });
+    await run.sit((event, active) => {
+      if (event.kind === 'step' && event.step === 'teacher') active.asked = 'paused';
+    });
+    now = fewRows('rows.jsonl');
+    const events = await run.sit();
+    expect(events.at(-1)).toMatchObject({
+      kind: 'error',
+      input: true,
+      message: expect.stringMatching(/has changed since this run began/),
+    });
+  }, 300_000);
+});
