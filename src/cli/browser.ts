@@ -18,6 +18,8 @@ const FLAGS = [
   '--disable-backgrounding-occluded-windows',
 ];
 const REAL_GPU = process.platform === 'linux' ? ['--enable-features=Vulkan', '--use-angle=vulkan'] : [];
+/** A browser that has storage to flush takes a second or two. */
+const PATIENCE_MS = 15_000;
 const SOFTWARE_GPU = ['--use-webgpu-adapter=swiftshader'];
 
 export interface LaunchOptions {
@@ -54,6 +56,13 @@ async function launch({ browser, profile }: LaunchOptions, flags: string[]): Pro
     handleSIGTERM: false,
     handleSIGHUP: false,
   });
+}
+
+/** Closes in order, so that storage is flushed; a browser that does not answer is ended all the same. */
+export async function closeBrowser(context: BrowserContext | undefined, profile: string): Promise<void> {
+  const patience = new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref());
+  await Promise.race([context?.close().catch(() => undefined), patience]);
+  await endBrowsersOf(profile);
 }
 
 /** Linux lists what renders; elsewhere there is always something. */

@@ -60,7 +60,7 @@ export const command: Command = {
 };
 
 async function run(_: string[], values: Values): Promise<number> {
-  const steps = wholeNumber(values, 'steps', 1, 1_000_000) ?? 700;
+  const steps = wholeNumber(values, 'steps', 1, 1_000_000) ?? 1600;
   const rowCount = wholeNumber(values, 'rows', BATCH, 1_000_000) ?? 20_000;
   const folder = nodeFolder(FOLDER);
   const tokenizer = await loadTokenizer(folder);

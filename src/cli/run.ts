@@ -12,7 +12,7 @@ import { InputError } from '../formats/input-error.ts';
 import type { BridgeEvent } from '../job/bridge.ts';
 import { parseRecipeText } from '../recipe/parse.ts';
 import { bridgeServer, type BridgeServer } from './bridge-server.ts';
-import { launchWithGpu } from './browser.ts';
+import { closeBrowser, launchWithGpu } from './browser.ts';
 import { Failure, type Command, type House, type Values } from './command.ts';
 import { needed } from './flags.ts';
 import { progressOn, type Progress } from './progress.ts';
@@ -75,13 +75,14 @@ async function run([recipeArgument]: string[], values: Values, house: House): Pr
     },
   });
   const server = await serveAgain(page, kept?.port, bridge);
+  const profile = path.join(out, '.stillroom/profile');
   let context: BrowserContext | undefined;
   let outcome: Outcome;
   try {
     await mkdir(path.join(out, '.stillroom'), { recursive: true });
     await writeState(out, { recipe: path.resolve(named), text, port: server.port, done: false });
     const blank = `${server.origin}${bridge.route.prefix}blank`;
-    const launched = await launchWithGpu({ browser, profile: path.join(out, '.stillroom/profile'), blank });
+    const launched = await launchWithGpu({ browser, profile, blank });
     context = launched.context;
     watch(context, launched.page, progress, ending);
     await launched.page.goto(`${server.origin}/#/run?bridge=${token}`);
@@ -90,7 +91,7 @@ async function run([recipeArgument]: string[], values: Values, house: House): Pr
     outcome = { kind: 'failed', message: error instanceof Error ? error.message : String(error) };
   } finally {
     ending.close();
-    await context?.close().catch(() => undefined);
+    await closeBrowser(context, profile);
     await server.close();
   }
   return settle(outcome, { out, isNewFolder, resume, bridge, progress, server, named, text });

@@ -100,7 +100,7 @@ describe('a run', () => {
     ]);
     whole = { adapter: await adapterOf(run), lines: await linesOf(run) };
     expect(whole.lines.map((line) => (line as { step: number }).step)).toEqual([0, 2, 4, 6, 6]);
-  }, 300_000);
+  }, 1_200_000);
 
   afterAll(() => host?.devices.forEach((device) => device.destroy()));
 
@@ -134,7 +134,7 @@ describe('a run', () => {
       expect.arrayContaining(['data rows', 'teacher rows', 'train steps', 'line 0', 'line 4']),
     );
     await expectSame(run);
-  }, 300_000);
+  }, 1_200_000);
 
   it('gets a new device where the old one is lost, at any optimiser step', async () => {
     const run = await testRun(host, recipe, local);
@@ -156,7 +156,7 @@ describe('a run', () => {
     );
     expect((await run.facts()).history.map(({ what }) => what)).toEqual(['started', 'fault', 'fault', 'fault', 'done']);
     await expectSame(run);
-  }, 300_000);
+  }, 1_200_000);
 
   it('gives up on a device that is lost again and again without a step in between', async () => {
     const run = await testRun(host, recipe, local);
@@ -168,7 +168,7 @@ describe('a run', () => {
     expect((await run.facts()).state).toBe('failed');
     await run.sit();
     await expectSame(run);
-  }, 300_000);
+  }, 1_200_000);
 
   it('pauses on a full disk at any write, and goes on when there is room', async () => {
     const run = await testRun(host, recipe, local);
@@ -183,7 +183,7 @@ describe('a run', () => {
       expect(last).toMatchObject({ kind: 'paused', why: 'disk-full', message: expect.stringContaining('no room') });
     }
     await expectSame(run);
-  }, 300_000);
+  }, 1_200_000);
 
   it('stops with words at a loss that is no number, and keeps the checkpoint before it', async () => {
     const hot: RecipeInput = {
@@ -201,7 +201,7 @@ describe('a run', () => {
     const events = await run.sit();
     expect(events.at(-1)).toMatchObject({ kind: 'error', message: expect.stringMatching(/not a number/) });
     expect((await run.facts()).state).toBe('failed');
-  }, 300_000);
+  }, 1_200_000);
 
   it('refuses rows that have changed since it began', async () => {
     let now = local;
@@ -216,5 +216,5 @@ describe('a run', () => {
       input: true,
       message: expect.stringMatching(/has changed since this run began/),
     });
-  }, 300_000);
+  }, 1_200_000);
 });

@@ -90,8 +90,6 @@ export const en = {
       before: 'student before',
       after: 'student after',
       other: 'all others',
-      nothing:
-        'The bars appear as soon as a run has been here: for every word they show how likely teacher and student find each next one.',
       of: (token: string, who: string, value: number) => `${who} gives ${token} ${percent(value, 1)}`,
     },
     what: [

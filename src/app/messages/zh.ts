@@ -79,7 +79,6 @@ export const zh: Messages = {
       before: '训练前的学生',
       after: '训练后的学生',
       other: '其余所有词',
-      nothing: '运行过一次之后，这里会画出：对每个词，教师和学生各自认为下一个词是什么的可能性有多大。',
       of: (token, who, value) => `${who}给“${token}”的概率是 ${percent(value, 1)}`,
     },
     what: [

@@ -3,8 +3,9 @@ import { InputError } from '../../formats/input-error.ts';
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { llama } from './llama.ts';
+import { qwen2 } from './qwen2.ts';
 
-const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = { llama };
+const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = { llama, qwen2 };
 
 export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
   const type = raw.model_type;

@@ -23,6 +23,7 @@ import { flatGrid, rolled } from '../wgsl.ts';
 import { keyValueGradientDispatches, queryGradientDispatch } from './backward.ts';
 import { decodeDispatch } from './decode.ts';
 import { forwardDispatch } from './forward.ts';
+import { chooseLanes, laneForward, laneKeyValueGradient, laneQueryGradient } from './lanes.ts';
 import { problemOf, type AttentionAttributes } from './problem.ts';
 
 /** Up to this many queries a sequence, a row is a workgroup of its own: tiles of queries would be mostly empty. */
@@ -93,8 +94,10 @@ export const attentionOp: OpDefinition<AttentionAttributes> = {
     ];
   },
 
-  kernel({ inputs, outputs, attributes }) {
+  kernel({ inputs, outputs, attributes, limits }) {
     const problem = problemOf(inputs, attributes, inputs[5]);
+    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    if (lanes) return [laneForward(problem, lanes, outputs)];
     return [problem.T <= DECODE_QUERIES ? decodeDispatch(problem, outputs) : forwardDispatch(problem, outputs)];
   },
 };
@@ -164,7 +167,11 @@ const attentionQueryGradientOp: OpDefinition<AttentionAttributes> = {
     bytes: [...inputs, ...outputs].reduce((sum, type) => sum + bytesOf(type), 0),
   }),
   reference: (inputs, attributes) => [referenceGradients(inputs, attributes)[0]],
-  kernel: ({ inputs, outputs, attributes }) => [queryGradientDispatch(problemOf(inputs, attributes), outputs)],
+  kernel({ inputs, outputs, attributes, limits }) {
+    const problem = problemOf(inputs, attributes);
+    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    return [lanes ? laneQueryGradient(problem, lanes, outputs) : queryGradientDispatch(problem, outputs)];
+  },
 };
 
 const attentionKeyValueGradientOp: OpDefinition<AttentionAttributes> = {
@@ -175,7 +182,11 @@ const attentionKeyValueGradientOp: OpDefinition<AttentionAttributes> = {
     bytes: [...inputs, ...outputs].reduce((sum, type) => sum + bytesOf(type), 0),
   }),
   reference: (inputs, attributes) => referenceGradients(inputs, attributes).slice(1),
-  kernel: ({ inputs, outputs, attributes }) => keyValueGradientDispatches(problemOf(inputs, attributes), outputs),
+  kernel({ inputs, outputs, attributes, limits }) {
+    const problem = problemOf(inputs, attributes);
+    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    return lanes ? [laneKeyValueGradient(problem, lanes, outputs)] : keyValueGradientDispatches(problem, outputs);
+  },
 };
 
 /** Query-key pairs that are multiplied: half of them where causal. */

@@ -3,7 +3,7 @@
  * dK and dV by tiles of 32 keys that walk over the queries of every head of their group. Both make scores and probabilities
  * again from q, k and lse. Above 128 entries a head dK and dV are two dispatches: together they would not fit in registers.
  */
-import type { Binding, Dispatch, Operand } from '../../graph/types.ts';
+import type { Dispatch, Operand } from '../../graph/types.ts';
 import { f32, rolled } from '../wgsl.ts';
 import {
   TILE,
@@ -11,6 +11,7 @@ import {
   accumulator,
   declareAccumulators,
   forRounds,
+  gradientBindings,
   ownership,
   range,
   spreadProduct,
@@ -20,19 +21,6 @@ import {
 } from './problem.ts';
 
 const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n');
-
-function bindingsOf({ inputs, element }: Problem, written: Binding[]): Binding[] {
-  const [q, k, v, keySegments, g, rows] = inputs;
-  return [
-    { name: 'q', operand: q!, access: 'read', element },
-    { name: 'k', operand: k!, access: 'read', element },
-    { name: 'v', operand: v!, access: 'read', element },
-    { name: 'key_segments', operand: keySegments!, access: 'read' },
-    { name: 'g', operand: g!, access: 'read', element },
-    { name: 'rows', operand: rows!, access: 'read', element: 'vec4<f32>' },
-    ...written,
-  ];
-}
 
 export function queryGradientDispatch(problem: Problem, outputs: readonly Operand[]): Dispatch {
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
@@ -113,7 +101,7 @@ ${forRounds(problem, (round) =>
 }`;
   return {
     label: `attention-query-gradient ${B}x${T} ${heads}/${kv_heads}·${problem.head_dim}`,
-    bindings: bindingsOf(problem, [{ name: 'dq', operand: outputs[0]!, access: 'write', element }]),
+    bindings: [...gradientBindings(problem), { name: 'dq', operand: outputs[0]!, access: 'write', element }],
     code,
     workgroups: [Math.ceil(T / TILE), heads, B],
   };
@@ -228,10 +216,10 @@ ${forRounds(problem, (round) =>
 }`;
   return {
     label: `attention-${targets.map(({ name }) => name).join('-')} ${B}x${T} ${heads}/${kv_heads}·${problem.head_dim}`,
-    bindings: bindingsOf(
-      problem,
-      targets.map(({ name, operand }) => ({ name, operand, access: 'write', element })),
-    ),
+    bindings: [
+      ...gradientBindings(problem),
+      ...targets.map(({ name, operand }) => ({ name, operand, access: 'write', element }) as const),
+    ],
     code,
     workgroups: [Math.ceil(S / TILE), kv_heads, B],
   };

@@ -55,6 +55,19 @@ export function inputBindings({ inputs, element, past }: Problem): Binding[] {
   ];
 }
 
+/** Of the backward passes: q, k, v, key segments, g, and what is known of the queries. */
+export function gradientBindings({ inputs, element }: Problem): Binding[] {
+  const [q, k, v, keySegments, g, rows] = inputs;
+  return [
+    { name: 'q', operand: q!, access: 'read', element },
+    { name: 'k', operand: k!, access: 'read', element },
+    { name: 'v', operand: v!, access: 'read', element },
+    { name: 'key_segments', operand: keySegments!, access: 'read' },
+    { name: 'g', operand: g!, access: 'read', element },
+    { name: 'rows', operand: rows!, access: 'read', element: 'vec4<f32>' },
+  ];
+}
+
 /** Queries and keys of a tile; 64 threads, each with 4 x 4 of its entries. */
 export const TILE = 32;
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
