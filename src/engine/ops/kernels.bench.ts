@@ -5,14 +5,13 @@
  * ever adds time.
  */
 import { bench } from 'vitest';
-import { nodeGpu } from '../../cli/node-gpu.ts';
 import { gradients } from '../graph/autodiff.ts';
 import { Graph } from '../graph/graph.ts';
 import type { OpDefinition, Value } from '../graph/types.ts';
 import { plan } from '../plan/plan.ts';
-import { Device } from '../run/device.ts';
+import type { Device } from '../run/device.ts';
 import { Arena, Program, type HostArray } from '../run/program.ts';
-import { noise } from '../testing.ts';
+import { noise, testDevice } from '../testing.ts';
 import { attention } from './attention/attention.ts';
 import { matmulOp } from './matmul/matmul.ts';
 
@@ -118,7 +117,7 @@ async function prepare(device: Device, build: Build): Promise<() => Promise<{ ms
 bench(
   'kernels',
   async () => {
-    const device = await Device.create(await nodeGpu());
+    const device = await testDevice();
     const peak = await prepare(device, (graph) => graph.apply(peakOp, [graph.input('x', [2])]));
     const cases = await Promise.all(
       Object.entries(CASES).map(async ([name, build]) => ({ name, run: await prepare(device, build), best: 0, ms: 0 })),
@@ -140,7 +139,6 @@ bench(
     }));
     console.log(`${device.adapter.description}: multiply-add peak ${peakRate.toFixed(1)} GFLOP/s`);
     console.table(rows);
-    device.destroy();
   },
   { iterations: 1, time: 0, warmupIterations: 0, warmupTime: 0 },
 );
