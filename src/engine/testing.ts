@@ -52,6 +52,8 @@ export interface OpCase {
   readonly tolerance?: number;
   /** Indices of inputs whose gradient is checked by finite differences; all f32 inputs but states by default. */
   readonly gradientOf?: readonly number[];
+  /** false: the kernels of a device without subgroup functions, whatever this one has. */
+  readonly subgroups?: boolean;
   /** Outputs that take part in the gradient check; all f32 by default. */
   readonly through?: readonly number[];
 }
@@ -81,7 +83,8 @@ export async function checkKernel(test: OpCase): Promise<void> {
   const tensors = new Map<string, DeviceTensor>();
   for (const i of test.states ?? []) tensors.set(`in${i}`, device.tensor(values[i]!.type, test.inputs[i]!.data));
   const arena = new Arena(device);
-  const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
+  const limits = test.subgroups === false ? { ...device.limits, subgroupSize: undefined } : device.limits;
+  const program = await Program.create(device, plan(graph, limits), tensors, arena);
   const inputs: Record<string, HostArray> = {};
   test.inputs.forEach((input, i) => (inputs[`in${i}`] = input.data));
   const got = await program.run(inputs);

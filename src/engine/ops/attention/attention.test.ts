@@ -99,6 +99,15 @@ describe('attention', () => {
     it(`kernel: ${name}`, () => checkKernel(forward(test)));
     it(`gradients' kernels: ${name}`, () => checkKernel(backward(test)));
   }
+  // what GPUs run: tiles in workgroup memory, and a workgroup a query when there are few
+  for (const name of ['one tile, head of 8', 'three tiles, packed, head of 64', 'a window over tiles', 'head of 5']) {
+    const test = training[name]!;
+    it(`tiles: ${name}`, () => checkKernel({ ...forward(test), subgroups: false }));
+    it(`tiles, gradients: ${name}`, () => checkKernel({ ...backward(test), subgroups: false }));
+  }
+  for (const name of ['more after some', 'one token, many keys', 'two tokens, a window', 'one token, left padding']) {
+    it(`tiles, cache: ${name}`, () => checkKernel({ ...forward(cached[name]!), subgroups: false }));
+  }
   for (const [name, test] of Object.entries(cached)) it(`cache: ${name}`, () => checkKernel(forward(test)));
   for (const test of [
     { B: 2, T: 5, heads: 4, kv_heads: 2, head_dim: 4, segments: packed(5) },
