@@ -13,7 +13,7 @@ import type { Device } from '../run/device.ts';
 import { Arena, Program, type HostArray } from '../run/program.ts';
 import { noise, testDevice } from '../testing.ts';
 import { attention } from './attention/attention.ts';
-import { matmulOp } from './matmul/matmul.ts';
+import { matmul } from './matmul/matmul.ts';
 
 const ROUNDS = 6;
 const CHAINS = 12;
@@ -49,21 +49,16 @@ const peakOp: OpDefinition = {
   },
 };
 
-const tiledOp: OpDefinition = {
-  ...matmulOp,
-  kernel: (context) => matmulOp.kernel!({ ...context, limits: { ...context.limits, subgroupSize: undefined } }),
-} as OpDefinition;
-
 type Build = (graph: Graph) => readonly Value[];
 
 const product =
-  (M: number, K: number, N: number, layout: 'NT' | 'NN' | 'TN', op = matmulOp as OpDefinition): Build =>
+  (M: number, K: number, N: number, layout: 'NT' | 'NN' | 'TN'): Build =>
   (graph) => {
     const transA = layout === 'TN';
     const transB = layout === 'NT';
     const a = graph.input('a', transA ? [K, M] : [M, K]);
     const b = graph.input('b', transB ? [N, K] : [K, N]);
-    return graph.apply(op, [a, b], { transA, transB });
+    return [matmul(a, b, { transA, transB })];
   };
 
 const attended =
@@ -91,16 +86,26 @@ const CASES: Record<string, Build> = {
   'LoRA down NT 512x576x8': product(512, 576, 8, 'NT'),
   'LoRA up NT 512x8x576': product(512, 8, 576, 'NT'),
   'matmul NT 1x576x49152 (decode)': product(1, 576, 49152, 'NT'),
-  'register tiles NT 512x512x512': product(512, 512, 512, 'NT', tiledOp),
-  'register tiles TN 512x512x512': product(512, 512, 512, 'TN', tiledOp),
   'attention 512, 9/3 heads of 64': attended(512, 9, 3, 64, false),
   'attention 512, forward and backward': attended(512, 9, 3, 64, true),
 };
 
-async function prepare(device: Device, build: Build): Promise<() => Promise<{ ms: number; flops: number }>> {
+/** The same by the kernels of a device without subgroup functions. */
+const TILES = [
+  'matmul NT 512x512x512',
+  'matmul TN 512x512x512',
+  'attention 512, 9/3 heads of 64',
+  'attention 512, forward and backward',
+];
+
+async function prepare(
+  device: Device,
+  build: Build,
+  limits = device.limits,
+): Promise<() => Promise<{ ms: number; flops: number }>> {
   const graph = new Graph();
   build(graph).forEach((value, i) => graph.output(`out${i}`, value));
-  const ready = plan(graph, device.limits);
+  const ready = plan(graph, limits);
   const program = await Program.create(device, ready, new Map(), new Arena(device));
   const inputs: Record<string, HostArray> = {};
   for (const { kind, name, value } of ready.sources) {
@@ -119,8 +124,21 @@ bench(
   async () => {
     const device = await testDevice();
     const peak = await prepare(device, (graph) => graph.apply(peakOp, [graph.input('x', [2])]));
+    const chosen = [
+      ...Object.entries(CASES).map(([name, build]) => ({ name, build, limits: device.limits })),
+      ...TILES.map((name) => ({
+        name: `tiles: ${name}`,
+        build: CASES[name]!,
+        limits: { ...device.limits, subgroupSize: undefined },
+      })),
+    ];
     const cases = await Promise.all(
-      Object.entries(CASES).map(async ([name, build]) => ({ name, run: await prepare(device, build), best: 0, ms: 0 })),
+      chosen.map(async ({ name, build, limits }) => ({
+        name,
+        run: await prepare(device, build, limits),
+        best: 0,
+        ms: 0,
+      })),
     );
     let peakRate = 0;
     for (let round = 0; round < ROUNDS; round++) {
