@@ -33,6 +33,19 @@ afterAll(async () => {
 });
 afterEach(() => page?.close());
 
+/** The scripted job needs no GPU, and these screens must not depend on what the machine has. */
+function pretendAdapter(): void {
+  const adapter = {
+    info: { vendor: 'google', architecture: 'swiftshader', device: '', description: '', isFallbackAdapter: true },
+    limits: { maxBufferSize: 1 << 30 },
+    features: new Set<string>(),
+  };
+  Object.defineProperty(Navigator.prototype, 'gpu', {
+    configurable: true,
+    value: { requestAdapter: async () => adapter },
+  });
+}
+
 /** @param prepare runs in every document before its own scripts */
 async function open(address = '', prepare?: () => void): Promise<Page> {
   page = await studio.context.newPage();
@@ -47,6 +60,7 @@ async function open(address = '', prepare?: () => void): Promise<Page> {
     for (const worker of await navigator.serviceWorker.getRegistrations()) await worker.unregister();
     for (const name of await caches.keys()) await caches.delete(name);
   });
+  await page.addInitScript(pretendAdapter);
   if (prepare) await page.addInitScript(prepare);
   await page.goto(`${studio.origin}/${address}`);
   return page;
