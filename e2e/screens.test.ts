@@ -49,6 +49,8 @@ function pretendAdapter(): void {
 /** @param prepare runs in every document before its own scripts */
 async function open(address = '', prepare?: () => void): Promise<Page> {
   page = await studio.context.newPage();
+  // A screen is right or wrong, not late: a busy machine is given time.
+  page.setDefaultTimeout(120_000);
   complaints = [];
   page.on('console', (message) => {
     if (message.type() === 'error') complaints.push(message.text());
@@ -70,7 +72,7 @@ async function open(address = '', prepare?: () => void): Promise<Page> {
 async function distil(page: Page, speed = 300): Promise<void> {
   await page.evaluate((steps) => localStorage.setItem('scripted.speed', String(steps)), speed);
   await page.getByRole('button', { name: 'Watch a distillation' }).click();
-  await page.getByRole('heading', { name: 'Distilled' }).waitFor({ timeout: 60_000 });
+  await page.getByRole('heading', { name: 'Distilled' }).waitFor();
 }
 
 async function show(page: Page, screen: string): Promise<void> {
