@@ -7,10 +7,14 @@ import type { ActiveRun } from '../active-run.ts';
 import { generatorFor, endTokens, questionOf, type RowQuestion } from './answers.ts';
 import type { RunData } from './data.ts';
 import type { DeviceModel } from './device-model.ts';
-import type { Model } from '../../models/model.ts';
+import { countParameters, type Model } from '../../models/model.ts';
 
 const SAMPLES = 2;
 const LONGEST = 96;
+/** Parameters beyond which a software adapter takes seconds for a token: nobody waits for samples there. */
+const MOST_IN_SOFTWARE = 2e7;
+/** Milliseconds that the samples of one moment may take; what is written by then is shown. */
+const PATIENCE = 10_000;
 const TEACHER_SAID = 'teacher-samples.json';
 
 /** Of the rows that evaluate, else of those that train. */
@@ -33,8 +37,10 @@ export async function writeSamples(
   data: RunData,
   questions: readonly RowQuestion[],
 ): Promise<string[]> {
-  if (questions.length === 0) return [];
+  const slow = device.adapter.software && countParameters(of.parameters) > MOST_IN_SOFTWARE;
+  if (questions.length === 0 || slow) return [];
   const generator = await generatorFor(device, on, questions, LONGEST);
+  const began = Date.now();
   try {
     const answers = await generator.generate(
       questions.map(({ input_ids }) => input_ids.slice(-generator.shape.prompt)),
@@ -44,6 +50,7 @@ export async function writeSamples(
         seed: 0,
         max_new_tokens: LONGEST,
         eos_token_ids: await endTokens(of, data.tokenizer),
+        onTokens: () => Date.now() - began > PATIENCE,
       },
     );
     return answers.map((ids) => data.tokenizer.decode(ids, { skip_special_tokens: true }));

@@ -175,8 +175,9 @@ async function look(
   const adapter = student.adapter ? { settings: student.adapter.settings, trainable: false } : undefined;
   const on = { options, tensors: trainer.deviceTensors, adapter, free: () => undefined };
   const [said, teacher] = [await writeSamples(device, on, student.model, data, questions), await teacherSamples(run)];
-  questions.forEach(({ text, expected }, i) => {
-    run.emit({ kind: 'sample', step, prompt: text, expected, teacher: teacher[i], student: said[i]! });
+  said.forEach((student, i) => {
+    const { text, expected } = questions[i]!;
+    run.emit({ kind: 'sample', step, prompt: text, expected, teacher: teacher[i], student });
   });
 }
 
