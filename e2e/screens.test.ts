@@ -33,9 +33,24 @@ afterAll(async () => {
 });
 afterEach(() => page?.close());
 
+/** The scripted job needs no GPU, and these screens must not depend on what the machine has. */
+function pretendAdapter(): void {
+  const adapter = {
+    info: { vendor: 'google', architecture: 'swiftshader', device: '', description: '', isFallbackAdapter: true },
+    limits: { maxBufferSize: 1 << 30 },
+    features: new Set<string>(),
+  };
+  Object.defineProperty(Navigator.prototype, 'gpu', {
+    configurable: true,
+    value: { requestAdapter: async () => adapter },
+  });
+}
+
 /** @param prepare runs in every document before its own scripts */
 async function open(address = '', prepare?: () => void): Promise<Page> {
   page = await studio.context.newPage();
+  // A screen is right or wrong, not late: a busy machine is given time.
+  page.setDefaultTimeout(120_000);
   complaints = [];
   page.on('console', (message) => {
     if (message.type() === 'error') complaints.push(message.text());
@@ -47,6 +62,7 @@ async function open(address = '', prepare?: () => void): Promise<Page> {
     for (const worker of await navigator.serviceWorker.getRegistrations()) await worker.unregister();
     for (const name of await caches.keys()) await caches.delete(name);
   });
+  await page.addInitScript(pretendAdapter);
   if (prepare) await page.addInitScript(prepare);
   await page.goto(`${studio.origin}/${address}`);
   return page;
@@ -56,7 +72,7 @@ async function open(address = '', prepare?: () => void): Promise<Page> {
 async function distil(page: Page, speed = 300): Promise<void> {
   await page.evaluate((steps) => localStorage.setItem('scripted.speed', String(steps)), speed);
   await page.getByRole('button', { name: 'Watch a distillation' }).click();
-  await page.getByRole('heading', { name: 'Distilled' }).waitFor({ timeout: 60_000 });
+  await page.getByRole('heading', { name: 'Distilled' }).waitFor();
 }
 
 async function show(page: Page, screen: string): Promise<void> {

@@ -375,7 +375,8 @@ const api: JobApi = {
       const state =
         event.kind === 'done' ? 'done' : event.kind === 'paused' ? 'paused' : halt === 'stop' ? 'stopped' : 'running';
       kept.summary = { ...kept.summary, step, state, bytes: 9.2e6 };
-      if (event.kind !== 'progress') write([kept, ...read().filter(({ summary }) => summary.id !== id)]);
+      if (['step', 'checkpoint', 'paused', 'done'].includes(event.kind))
+        write([kept, ...read().filter(({ summary }) => summary.id !== id)]);
     }
     write([kept, ...read().filter(({ summary }) => summary.id !== id)]);
   },
