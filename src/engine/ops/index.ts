@@ -7,6 +7,7 @@ export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
 export { gelu, type GeluForm } from './gelu/gelu.ts';
 export { kvAppend } from './kv-append/kv-append.ts';
+export { layernorm } from './layernorm/layernorm.ts';
 export { lastRow } from './last-row/last-row.ts';
 export { matmul } from './matmul/matmul.ts';
 export { mul } from './mul/mul.ts';
