@@ -16,6 +16,7 @@ export { rotary } from './rotary/rotary.ts';
 export { addScaled, scale, scaleBy } from './scale/scale.ts';
 export { siluMul } from './silu-mul/silu-mul.ts';
 export { fill, sumAll } from './sum-all/sum-all.ts';
+export { concat, split } from './split/split.ts';
 export { sumLeading } from './sum-leading/sum-leading.ts';
 export { sumSquares } from './sum-squares/sum-squares.ts';
 export { linearLoss, type LinearLossAttributes } from './linear-loss/linear-loss.ts';
