@@ -52,16 +52,13 @@ export function targetsOf(batch: MicroBatch): Int32Array {
 
 export function prepare(batch: MicroBatch): PreparedBatch {
   const targets = targetsOf(batch);
-  const weights = new Float32Array(2 * targets.length);
+  const weights = new Float32Array(targets.length);
   let counted = 0;
   let attended = 0;
   targets.forEach((target, i) => {
-    const counts = target !== -100 ? 1 : 0;
-    const attends = batch.segment_ids[i] !== 0 ? 1 : 0;
-    weights[2 * i] = counts;
-    weights[2 * i + 1] = attends;
-    counted += counts;
-    attended += attends;
+    weights[i] = target !== -100 ? 1 : 0;
+    counted += weights[i]!;
+    if (batch.segment_ids[i] !== 0) attended++;
   });
   return {
     batch,

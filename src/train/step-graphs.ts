@@ -35,15 +35,15 @@ export interface BatchShape {
   readonly length: number;
 }
 
-/** Columns of `sums`: totals over counted tokens (row 0) and over all tokens that are not padding (row 1). */
+/** Columns of `sums`: totals over the counted tokens. */
 export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
  * Inputs: input_ids, position_ids, segments, targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
- * optimiser step); weights f32 [B·T, 2] (1 where a token is counted; where it is no padding); seed i32 [2] with dropout;
+ * optimiser step); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
  * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher.
- * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [2, 4].
+ * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
  * States: `gradient.{name}` of everything trained.
  */
 export function trainingStep(
@@ -150,6 +150,6 @@ function forward(
     teacher,
   );
   graph.output('loss', loss);
-  graph.output('sums', matmul(graph.input('weights', [rows * length, 2]), stats, { transA: true }));
+  graph.output('sums', matmul(graph.input('weights', [rows * length, 1]), stats, { transA: true }));
   return { loss };
 }

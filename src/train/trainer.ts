@@ -205,11 +205,11 @@ export class Trainer {
       const sums = sumsOf(outputs.get('sums') as Float32Array);
       total.loss += batch.filled_rows * outputs.get('loss')![0]!;
       total.rows += batch.filled_rows;
-      total.ce += sums.counted.ce;
-      total.kl += sums.counted.kl;
+      total.ce += sums.ce;
+      total.kl += sums.kl;
       total.counted += one.counted;
-      total.entropy += sums.attended.entropy / one.attended;
-      total.correct += sums.counted.correct / one.counted;
+      total.entropy += sums.entropy / one.counted;
+      total.correct += sums.correct / one.counted;
       total.batches++;
     }
     return {
@@ -288,13 +288,13 @@ export class Trainer {
     let ce = 0;
     let kl = 0;
     outputs.forEach((output, i) => {
-      const { counted, attended } = prepared[i]!;
+      const { counted } = prepared[i]!;
       const sums = sumsOf(output.get('sums') as Float32Array);
       loss += output.get('loss')![0]!;
-      entropy += sums.attended.entropy / attended / outputs.length;
-      accuracy += counted === 0 ? 0 : sums.counted.correct / counted / outputs.length;
-      ce += sums.counted.ce;
-      kl += sums.counted.kl;
+      entropy += counted === 0 ? 0 : sums.entropy / counted / outputs.length;
+      accuracy += counted === 0 ? 0 : sums.correct / counted / outputs.length;
+      ce += sums.ce;
+      kl += sums.kl;
     });
     if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw new EngineError('not-a-number', `step ${step}`);
     const counted = Math.max(
@@ -323,16 +323,8 @@ function inputsOf(one: PreparedBatch, teacher: TeacherBatch | undefined, counted
   };
 }
 
-type Sums = Record<(typeof SUMS)[number], number>;
-
-function sumsOf(sums: Float32Array): { counted: Sums; attended: Sums } {
-  const row = (r: number): Sums => ({
-    ce: sums[4 * r]!,
-    kl: sums[4 * r + 1]!,
-    entropy: sums[4 * r + 2]!,
-    correct: sums[4 * r + 3]!,
-  });
-  return { counted: row(0), attended: row(1) };
+function sumsOf(sums: Float32Array): Record<(typeof SUMS)[number], number> {
+  return { ce: sums[0]!, kl: sums[1]!, entropy: sums[2]!, correct: sums[3]! };
 }
 
 function keyOf(shape: BatchShape): string {
