@@ -2,10 +2,15 @@
 import { InputError } from '../../formats/input-error.ts';
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
+import { gpt2 } from './gpt2.ts';
 import { llama } from './llama.ts';
 import { qwen2 } from './qwen2.ts';
 
-const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = { llama, qwen2 };
+const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = {
+  llama,
+  qwen2,
+  gpt2,
+};
 
 export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
   const type = raw.model_type;
