@@ -67,7 +67,9 @@ describe.skipIf(!hasReference('llama'))('exportModel', () => {
     expect(by.get('fp32')!.max_logit_difference).toBeLessThan(2e-5);
     expect(by.get('q8')!.max_logit_difference).toBeLessThan(5e-2);
     const weights = await openSafetensors(new MemorySource('model', sink.files.get('model.safetensors')!));
-    expect([...weights.tensors.keys()].sort()).toEqual([...(await referenceModel('gpt2')).weights.tensors.keys()].sort());
+    expect([...weights.tensors.keys()].sort()).toEqual(
+      [...(await referenceModel('gpt2')).weights.tensors.keys()].sort(),
+    );
   });
 
   it('keeps large tensors beside the model where asked', async () => {
