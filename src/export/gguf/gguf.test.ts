@@ -116,6 +116,23 @@ describe.skipIf(!hasReference('qwen2'))('GGUF without tokenizer', () => {
   });
 });
 
+describe.skipIf(!hasReference('gpt2'))('GGUF of a GPT-2', () => {
+  it('turns Conv1D weights and keeps positions', async () => {
+    const { open, model } = await exported('gpt2', { gguf: ['F32'] });
+    const file = await open('F32');
+    expect(file.tensors.get('blk.0.attn_qkv.weight')!.shape).toEqual([144, 48]);
+    expect(await file.readF32('position_embd.weight')).toEqual(await model.weights.readF32('transformer.wpe.weight'));
+    expect(file.values.get('gpt2.attention.layer_norm_epsilon')).toBeCloseTo(1e-5, 10);
+  });
+
+  it('refuses what llama.cpp would compute differently', async () => {
+    const { options, config } = await referenceModel('gpt2');
+    const refused = (more: object) => () => ggufShape(config, { ...options, ...more }, 'm');
+    expect(refused({ plain_mlp: 'none' })).toThrow('activation_function');
+    expect(refused({ attention_scale: () => 1 })).toThrow('scale_attn_weights');
+  });
+});
+
 describe.skipIf(!hasReference('llama'))('rotary scaling', () => {
   it('Llama 3’s becomes factors that come back as the same scaling; others have no form', async () => {
     const { options, config } = await referenceModel('llama');
@@ -126,10 +143,10 @@ describe.skipIf(!hasReference('llama'))('rotary scaling', () => {
       high_freq_factor: 4,
       original_max_position_embeddings: 64,
     } as const;
-    const shape = ggufShape(config, { ...options, rotary: { ...options.rotary, scaling } }, 'm');
+    const shape = ggufShape(config, { ...options, rotary: { ...options.rotary!, scaling } }, 'm');
     expect(shape.ropeFactors!.at(0)).toBe(1);
     expect(shape.ropeFactors!.at(-1)).toBe(8);
-    const unusual = { ...options.rotary, scaling: { ...scaling, high_freq_factor: 3 } };
+    const unusual = { ...options.rotary!, scaling: { ...scaling, high_freq_factor: 3 } };
     expect(() => ggufShape(config, { ...options, rotary: unusual }, 'm')).toThrow('has no form in a llama GGUF');
   });
 });

@@ -7,6 +7,7 @@ import { InputError } from '../../formats/input-error.ts';
 import type { GgufEntry } from '../../formats/gguf-write.ts';
 import type { RawConfig } from '../../models/config.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
+import type { RotaryOptions } from '../../models/rotary.ts';
 
 /** llama.cpp's architecture by `model_type`. */
 const ARCHITECTURES: Readonly<Record<string, string>> = {
@@ -14,6 +15,7 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
   mistral: 'llama',
   qwen2: 'qwen2',
   qwen3: 'qwen3',
+  gpt2: 'gpt2',
 };
 
 export interface GgufShape {
@@ -35,7 +37,8 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
       `${Object.keys(ARCHITECTURES).join(', ')}, or no GGUF`,
     );
   }
-  if (options.rotary.dims !== options.head_dim) {
+  const { rotary } = options;
+  if (rotary && rotary.dims !== options.head_dim) {
     throw new InputError(file, 'config.json: partial_rotary_factor', 'llama.cpp turns whole heads', '1, or no GGUF');
   }
   const entries: GgufEntry[] = [];
@@ -48,16 +51,22 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
   count('block_count', options.num_hidden_layers);
   count('feed_forward_length', options.intermediate_size);
   count('attention.head_count', options.num_attention_heads);
+  if (!rotary) {
+    refuseOtherGpt2(options, file);
+    float('attention.layer_norm_epsilon', options.norm_eps);
+    count('vocab_size', options.vocab_size);
+    return { architecture, entries };
+  }
   count('attention.head_count_kv', options.num_key_value_heads);
   count('attention.key_length', options.head_dim);
   count('attention.value_length', options.head_dim);
   float('attention.layer_norm_rms_epsilon', options.norm_eps);
   if (options.sliding_window !== undefined) count('attention.sliding_window', options.sliding_window);
-  count('rope.dimension_count', options.rotary.dims);
-  float('rope.freq_base', options.rotary.theta);
+  count('rope.dimension_count', rotary.dims);
+  float('rope.freq_base', rotary.theta);
   count('vocab_size', options.vocab_size);
 
-  const { scaling } = options.rotary;
+  const { scaling } = rotary;
   switch (scaling.kind) {
     case 'default':
       return { architecture, entries };
@@ -69,7 +78,7 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
       if (architecture !== 'llama') break;
       if (scaling.low_freq_factor !== 1 || scaling.high_freq_factor !== 4) break; // a GGUF has no place for them
       count('rope.scaling.original_context_length', scaling.original_max_position_embeddings);
-      return { architecture, entries, ropeFactors: llama3Factors(options.rotary.theta, options.rotary.dims, scaling) };
+      return { architecture, entries, ropeFactors: llama3Factors(rotary.theta, rotary.dims, scaling) };
   }
   throw new InputError(
     file,
@@ -79,10 +88,19 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
   );
 }
 
+/** llama.cpp's gpt2 has the tanh form of GELU and scores over √head size; a GGUF has no word for others. */
+function refuseOtherGpt2({ plain_mlp, attention_scale, head_dim }: DecoderOptions, file: string): void {
+  const refuse = (field: string, allowed: string): InputError =>
+    new InputError(file, `config.json: ${field}`, 'it has no form in a gpt2 GGUF', `${allowed}, or no GGUF`);
+  if (plain_mlp !== 'tanh') throw refuse('activation_function', 'gelu_new');
+  if (attention_scale?.(0) !== 1 / Math.sqrt(head_dim)) throw refuse('scale_attn_weights', 'true');
+  if (attention_scale(1) !== attention_scale(0)) throw refuse('scale_attn_by_inverse_layer_idx', 'false');
+}
+
 function llama3Factors(
   theta: number,
   dims: number,
-  scaling: Extract<DecoderOptions['rotary']['scaling'], { kind: 'llama3' }>,
+  scaling: Extract<RotaryOptions['scaling'], { kind: 'llama3' }>,
 ): Float32Array<ArrayBuffer> {
   const { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: original } = scaling;
   return Float32Array.from({ length: dims / 2 }, (_, i) => {

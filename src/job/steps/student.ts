@@ -118,6 +118,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     target_modules: targets,
     use_rslora,
     init_lora_weights,
+    fan_in_fan_out: model.options.conv1d === true,
     task_type: 'CAUSAL_LM',
     base_model_name_or_path: student.compress ? null : student.model,
     revision: student.compress ? null : student.revision,
