@@ -5,9 +5,10 @@
 import type { Shape } from '../engine/graph/types.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
-import { readArchitecture } from './architectures/index.ts';
+import { configField, readArchitecture } from './architectures/index.ts';
 import { initialWeight } from './initialize.ts';
 import { baseParameters, type Model } from './model.ts';
+import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 
 export interface Compression {
   readonly num_hidden_layers?: number;
@@ -25,7 +26,8 @@ const WIDTHS = ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_
 /** @param file the recipe, for errors */
 export function compress(model: Model, choice: Compression, seed: number, file: string): Model {
   const kept = keptLayers(model.options.num_hidden_layers, choice, file);
-  const config: Record<string, unknown> = { ...model.config, num_hidden_layers: kept.length };
+  const field = (name: string): string => configField(model.config.model_type, name);
+  const config: Record<string, unknown> = { ...model.config, [field('num_hidden_layers')]: kept.length };
   // what is listed by layer is cut with the layers
   if (Array.isArray(config.layer_types))
     config.layer_types = kept.map((layer) => (config.layer_types as unknown[])[layer]);
@@ -39,13 +41,15 @@ export function compress(model: Model, choice: Compression, seed: number, file: 
         'init: "scratch"',
       );
     }
-    config[width] = choice[width];
+    config[field(width)] = choice[width];
   }
   if (choice.hidden_size !== undefined || choice.num_attention_heads !== undefined) delete config.head_dim;
   const options = readArchitecture(config, file);
   const parameters = baseParameters(options);
   const weights =
-    choice.init === 'scratch' ? fromScratch(parameters, seed, config) : fromLayers(model.weights, parameters, kept);
+    choice.init === 'scratch'
+      ? fromScratch(parameters, seed, config)
+      : fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
   return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights };
 }
 
@@ -79,9 +83,16 @@ export function keptLayers(total: number, choice: Compression, file: string): nu
   }
 }
 
-function fromLayers(weights: TensorFile, parameters: ReadonlyMap<string, Shape>, kept: readonly number[]): TensorFile {
-  const sourceOf = (name: string): string =>
-    name.replace(/^(model\.layers\.)(\d+)(?=\.)/, (_, lead: string, layer: string) => `${lead}${kept[Number(layer)]}`);
+function fromLayers(
+  weights: TensorFile,
+  parameters: ReadonlyMap<string, Shape>,
+  kept: readonly number[],
+  { layers }: DecoderNames,
+): TensorFile {
+  const sourceOf = (name: string): string => {
+    if (!name.startsWith(`${layers}.`)) return name;
+    return name.replace(/\d+/, (layer) => String(kept[Number(layer)]));
+  };
   const tensors = new Map<string, TensorInfo>();
   for (const name of parameters.keys()) {
     const info = weights.tensors.get(sourceOf(name));

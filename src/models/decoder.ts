@@ -3,12 +3,26 @@
  * reading of its `config.json` into these options (architectures/). The same function builds the graph that trains, the
  * one that decodes against a key-value cache, and the one that is written as ONNX (with symbolic sizes).
  *
- *   x = embed(ids);  per layer: x += attention(norm(x)); x += mlp(norm(x));  norm(x)
+ *   x = embed(ids) (+ position(ids));  per layer: x += attention(norm(x)); x += mlp(norm(x));  norm(x)
  */
 import type { Graph } from '../engine/graph/graph.ts';
 import type { Dim, Value } from '../engine/graph/types.ts';
-import { add, attention, embedding, kvAppend, matmul, rmsnorm, rotary, siluMul } from '../engine/ops/index.ts';
+import {
+  add,
+  attention,
+  embedding,
+  gelu,
+  kvAppend,
+  layernorm,
+  matmul,
+  rmsnorm,
+  rotary,
+  siluMul,
+  split,
+  type GeluForm,
+} from '../engine/ops/index.ts';
 import { adapted, withLora, type LoraDropout, type LoraSettings } from './lora.ts';
+import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 import { rotaryTables, type RotaryOptions } from './rotary.ts';
 
 export interface DecoderOptions {
@@ -21,7 +35,8 @@ export interface DecoderOptions {
   readonly intermediate_size: number;
   readonly max_position_embeddings: number;
   readonly norm_eps: number;
-  readonly rotary: RotaryOptions;
+  /** Without: positions are learned, one embedding for each up to `max_position_embeddings`. */
+  readonly rotary?: RotaryOptions;
   readonly tie_word_embeddings: boolean;
   /** Biases of q, k, v and of the output projection. */
   readonly qkv_bias: boolean;
@@ -29,6 +44,16 @@ export interface DecoderOptions {
   readonly mlp_bias: boolean;
   /** Keys further back than this many tokens are not seen; undefined: all are. */
   readonly sliding_window?: number;
+  /** Llama's where absent. */
+  readonly names?: DecoderNames;
+  /** RMSNorm where absent. */
+  readonly norm?: 'layernorm';
+  /** down(gelu(up(x))) instead of down(silu(gate(x)) · up(x)). */
+  readonly plain_mlp?: GeluForm;
+  /** Weights of linear layers lie [in, out] (GPT-2's Conv1D). */
+  readonly conv1d?: boolean;
+  /** Multiplies q·k in layer i; 1/√head_dim where absent. */
+  readonly attention_scale?: (layer: number) => number;
 }
 
 export interface DecoderInputs {
@@ -79,17 +104,90 @@ export function decoder(
   choices: DecoderChoices = {},
 ): DecoderOutputs {
   const { hidden_size: H, head_dim: D, num_attention_heads: heads, num_key_value_heads: kvHeads } = options;
+  const { names = LLAMA_NAMES } = options;
   const trainable = choices.trainable ?? (() => false);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
   const lora = loraOf(choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number, bias: boolean): Value => {
-    let y = matmul(x, weight(`${path}.weight`, [outputs, x.type.shape.at(-1)!]), { transB: true });
+    const shape = [outputs, x.type.shape.at(-1)!];
+    const w = weight(`${path}.weight`, options.conv1d ? shape.reverse() : shape);
+    let y = matmul(x, w, { transB: !options.conv1d });
     if (bias) y = add(y, weight(`${path}.bias`, [outputs]));
     return lora(graph, path, x, y);
   };
-  const norm = (path: string, x: Value): Value => rmsnorm(x, weight(`${path}.weight`, [H]), { eps: options.norm_eps });
+  const norm = (path: string, x: Value): Value => {
+    const gain = weight(`${path}.weight`, [H]);
+    if (options.norm !== 'layernorm') return rmsnorm(x, gain, { eps: options.norm_eps });
+    return layernorm(x, gain, weight(`${path}.bias`, [H]), { eps: options.norm_eps });
+  };
+  const rotate = rotation(graph, options, inputs);
+  const present: { key: Value; value: Value }[] = [];
+  const project = (path: string, x: Value): [Value, Value, Value] => {
+    const sizes = [heads * D, kvHeads * D, kvHeads * D];
+    const parts =
+      typeof names.qkv === 'string'
+        ? split(linear(`${path}.${names.qkv}`, x, sizes[0]! + 2 * sizes[1]!, options.qkv_bias), sizes)
+        : names.qkv.map((name, i) => linear(`${path}.${name}`, x, sizes[i]!, options.qkv_bias));
+    return parts as [Value, Value, Value];
+  };
+  const attend = (path: string, layer: number, x: Value): Value => {
+    let [q, k, v] = project(path, x);
+    q = rotate(q);
+    k = rotate(k);
+    const { cache } = inputs;
+    if (cache) {
+      k = kvAppend(cache.key(layer), k, cache.past_length);
+      v = kvAppend(cache.value(layer), v, cache.past_length);
+      present.push({ key: k, value: v });
+    }
+    const scale = options.attention_scale?.(layer) ?? 1 / Math.sqrt(D);
+    const [out] = attention(
+      q,
+      k,
+      v,
+      inputs.query_segments,
+      inputs.key_segments,
+      { heads, kv_heads: kvHeads, head_dim: D, scale, causal: true, window: options.sliding_window },
+      cache?.past_length,
+    );
+    return linear(`${path}.${names.attention_output}`, out!, H, options.output_bias);
+  };
+  const mlp = (path: string, x: Value): Value => {
+    const wide = (name: string): Value => linear(`${path}.${name}`, x, options.intermediate_size, options.mlp_bias);
+    const inner = options.plain_mlp
+      ? gelu(wide(names.up), { approximate: options.plain_mlp })
+      : siluMul(wide(names.gate!), wide(names.up));
+    return linear(`${path}.${names.down}`, inner, H, options.mlp_bias);
+  };
 
+  const embeddings = weight(`${names.embedding}.weight`, [options.vocab_size, H]);
+  let x = embedding(embeddings, inputs.input_ids);
+  if (!options.rotary) {
+    const positions = weight(`${names.positions!}.weight`, [options.max_position_embeddings, H]);
+    x = add(x, embedding(positions, inputs.position_ids));
+  }
+  const states = [x];
+  for (let i = 0; i < options.num_hidden_layers; i++) {
+    const path = `${names.layers}.${i}`;
+    x = add(x, attend(path, i, norm(`${path}.${names.attention_norm}`, x)));
+    x = add(x, mlp(path, norm(`${path}.${names.mlp_norm}`, x)));
+    states.push(x);
+  }
+  const hidden = norm(names.final_norm, x);
+  states[states.length - 1] = hidden;
+  const head = weight(headName(options), [options.vocab_size, H]);
+  return { hidden, hidden_states: states, head, present };
+}
+
+/** The weight that gives the logits: the embedding where they are tied. */
+export function headName({ tie_word_embeddings, names = LLAMA_NAMES }: DecoderOptions): string {
+  return tie_word_embeddings ? `${names.embedding}.weight` : 'lm_head.weight';
+}
+
+/** Turns heads by their positions; nothing where positions are learned. */
+function rotation(graph: Graph, options: DecoderOptions, inputs: DecoderInputs): (x: Value) => Value {
+  if (!options.rotary) return (x) => x;
   // positions never pass the number of keys; only an exported graph does not know that number
   const keys = inputs.key_segments.type.shape[1]!;
   const positions = typeof keys === 'number' ? keys : options.max_position_embeddings;
@@ -97,49 +195,7 @@ export function decoder(
   const half = options.rotary.dims / 2;
   const cosines = graph.constant('rotary.cos', [positions, half], cos);
   const sines = graph.constant('rotary.sin', [positions, half], sin);
-  const rotate = (x: Value): Value => rotary(x, cosines, sines, inputs.position_ids, { head_dim: D });
-
-  const present: { key: Value; value: Value }[] = [];
-  const attend = (path: string, layer: number, x: Value): Value => {
-    const q = rotate(linear(`${path}.q_proj`, x, heads * D, options.qkv_bias));
-    let k = rotate(linear(`${path}.k_proj`, x, kvHeads * D, options.qkv_bias));
-    let v = linear(`${path}.v_proj`, x, kvHeads * D, options.qkv_bias);
-    const { cache } = inputs;
-    if (cache) {
-      k = kvAppend(cache.key(layer), k, cache.past_length);
-      v = kvAppend(cache.value(layer), v, cache.past_length);
-      present.push({ key: k, value: v });
-    }
-    const [out] = attention(
-      q,
-      k,
-      v,
-      inputs.query_segments,
-      inputs.key_segments,
-      { heads, kv_heads: kvHeads, head_dim: D, scale: 1 / Math.sqrt(D), causal: true, window: options.sliding_window },
-      cache?.past_length,
-    );
-    return linear(`${path}.o_proj`, out!, H, options.output_bias);
-  };
-  const mlp = (path: string, x: Value): Value => {
-    const gate = linear(`${path}.gate_proj`, x, options.intermediate_size, options.mlp_bias);
-    const up = linear(`${path}.up_proj`, x, options.intermediate_size, options.mlp_bias);
-    return linear(`${path}.down_proj`, siluMul(gate, up), H, options.mlp_bias);
-  };
-
-  const embeddings = weight('model.embed_tokens.weight', [options.vocab_size, H]);
-  let x = embedding(embeddings, inputs.input_ids);
-  const states = [x];
-  for (let i = 0; i < options.num_hidden_layers; i++) {
-    const path = `model.layers.${i}`;
-    x = add(x, attend(`${path}.self_attn`, i, norm(`${path}.input_layernorm`, x)));
-    x = add(x, mlp(`${path}.mlp`, norm(`${path}.post_attention_layernorm`, x)));
-    states.push(x);
-  }
-  const hidden = norm('model.norm', x);
-  states[states.length - 1] = hidden;
-  const head = options.tie_word_embeddings ? embeddings : weight('lm_head.weight', [options.vocab_size, H]);
-  return { hidden, hidden_states: states, head, present };
+  return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim: options.head_dim });
 }
 
 function loraOf(adapter: DecoderAdapter | undefined): (graph: Graph, path: string, x: Value, y: Value) => Value {

@@ -12,6 +12,7 @@ import { readArchitecture } from './architectures/index.ts';
 import type { RawConfig } from './config.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import type { LoraSettings } from './lora.ts';
+import { underHubNames } from './stored-names.ts';
 
 export interface Model {
   /** As the person named it. */
@@ -25,11 +26,12 @@ export interface Model {
 }
 
 export async function openModel(folder: FileSource): Promise<Model> {
-  const weights = await openWeights(folder);
-  const config = (await readConfig(folder)) ?? weights.config;
+  const stored = await openWeights(folder);
+  const config = (await readConfig(folder)) ?? stored.config;
   if (!config)
     throw new InputError(folder.name, 'config.json', 'it is missing', 'a model folder as the hub holds it, or a GGUF');
   const options = readArchitecture(config, `${folder.name}/config.json`);
+  const weights = underHubNames(stored, config.model_type);
   const parameters = baseParameters(options);
   checkShapes(weights, parameters);
   return { name: folder.name, folder, config, options, parameters, weights };

@@ -6,14 +6,17 @@ import {
   add,
   addScaled,
   attention,
+  concat,
   embedding,
   gelu,
+  layernorm,
   matmul,
   mul,
   rmsnorm,
   rotary,
   scale,
   siluMul,
+  split,
 } from '../../engine/ops/index.ts';
 import { expectClose, noise } from '../../engine/testing.ts';
 import { collect } from '../export-model.ts';
@@ -85,6 +88,9 @@ describe('each op as ONNX computes what its float64 reference does', () => {
     'silu-mul': (g) => siluMul(x(g, 6), x(g, 6, 'y')),
     'gelu, none': (g) => gelu(x(g, 6), { approximate: 'none' }),
     'gelu, tanh': (g) => gelu(x(g, 6), { approximate: 'tanh' }),
+    layernorm: (g) => layernorm(x(g, 12), g.parameter('w', [12]), g.parameter('b', [12]), { eps: 1e-5 }),
+    'split, its middle': (g) => split(x(g, 12), [3, 4, 5])[1]!,
+    concat: (g) => concat([x(g, 3), x(g, 5, 'y')]),
     rmsnorm: (g) => rmsnorm(x(g, 12), g.parameter('w', [12]), { eps: 1e-6 }),
     'rmsnorm, 1 + w': (g) => rmsnorm(x(g, 12), g.parameter('w', [12]), { eps: 1e-6, offset: 1 }),
   };

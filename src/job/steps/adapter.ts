@@ -42,7 +42,6 @@ function refuseUnserved(config: AdapterConfig, file: string): void {
   if (config.modules_to_save?.length) refuse('modules_to_save', config.modules_to_save, 'null');
   if (config.layers_to_transform !== null) refuse('layers_to_transform', config.layers_to_transform, 'null');
   if (config.exclude_modules?.length) refuse('exclude_modules', config.exclude_modules, 'null');
-  if (config.fan_in_fan_out) refuse('fan_in_fan_out', true, 'false');
   const [other] = Object.keys(config.others);
   if (other !== undefined) refuse(other, config.others[other], 'an adapter without it');
 }

@@ -2,10 +2,22 @@
 import { InputError } from '../../formats/input-error.ts';
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
+import { gpt2, GPT2_FIELDS } from './gpt2.ts';
 import { llama } from './llama.ts';
 import { qwen2 } from './qwen2.ts';
 
-const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = { llama, qwen2 };
+const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = {
+  llama,
+  qwen2,
+  gpt2,
+};
+
+/** What config.json calls a size, for architectures with names of their own. */
+const FIELDS: Readonly<Record<string, Readonly<Record<string, string>>>> = { gpt2: GPT2_FIELDS };
+
+export function configField(model_type: unknown, name: string): string {
+  return (typeof model_type === 'string' && FIELDS[model_type]?.[name]) || name;
+}
 
 export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
   const type = raw.model_type;

@@ -2,16 +2,11 @@
  * x · r · (w + offset) with r = 1/√(mean x² + eps) over the last axis. `offset` is 1 for Gemma, which stores w − 1.
  *
  * With n = x·r:  dx = r·(g∘w − n·mean(g∘w∘n)),  dw = Σ_rows g∘n. The statistics are made again in the backward pass: that
- * costs a read of x and saves keeping them.
- *
- * Two dispatches and no barrier: LANES threads a row sum what the statistics need over their strides, then one thread a
- * vector adds the LANES partial sums of its row and writes. A workgroup a row with a shared sum was three times slower on
- * SwiftShader (barriers), and leaves most of a GPU's 64 threads idle for rows of 24 vectors.
+ * costs a read of x and saves keeping them. How a row is gone through: ../row-passes.ts
  */
 import {
   bytesOf,
   sizeOf,
-  type Binding,
   type Dim,
   type Dispatch,
   type KernelContext,
@@ -20,7 +15,8 @@ import {
   type Value,
 } from '../../graph/types.ts';
 import { sumLeadingDispatches } from '../sum-leading/sum-leading.ts';
-import { f32, flatGrid } from '../wgsl.ts';
+import { allLanes, dot, rowPasses, type RowPasses } from '../row-passes.ts';
+import { f32 } from '../wgsl.ts';
 
 type NormAttributes = { eps: number; offset: number };
 
@@ -54,12 +50,12 @@ export const rmsnormOp: OpDefinition<NormAttributes> = {
 
   kernel(context) {
     const [x, weight] = context.inputs as [Operand, Operand];
-    return twoPasses(context, {
+    return normPasses(context, {
       label: 'rmsnorm',
       inputs: { x, w: weight },
       out: context.outputs[0]!,
       sum: (width) => [dot('x[i]', 'x[i]', width)],
-      write: (r) => `x[i] * ${r} * ${weightAt('c', context.attributes.offset)}`,
+      write: `x[i] * r * ${weightAt('c', context.attributes.offset)}`,
     });
   },
 };
@@ -86,12 +82,12 @@ const rmsnormInputGradientOp: OpDefinition<NormAttributes> = {
     const [x, weight, g] = context.inputs as [Operand, Operand, Operand];
     const gw = `g[i] * ${weightAt('c', context.attributes.offset)}`;
     const H = weight.size;
-    return twoPasses(context, {
+    return normPasses(context, {
       label: 'rmsnorm-input-gradient',
       inputs: { x, w: weight, g },
       out: context.outputs[0]!,
       sum: (width) => [dot('x[i]', 'x[i]', width), dot('x[i]', `(${gw})`, width)],
-      write: (r) => `${r} * (${gw} - x[i] * (${r} * ${r} * sums[1] / ${f32(H)}))`,
+      write: `r * (${gw} - x[i] * (r * r * sum1 / ${f32(H)}))`,
     });
   },
 };
@@ -113,99 +109,40 @@ const rmsnormWeightGradientOp: OpDefinition<NormAttributes> = {
     const [x, g] = context.inputs as [Operand, Operand];
     const products = context.scratch(x.shape);
     return [
-      ...twoPasses(context, {
+      ...normPasses(context, {
         label: 'rmsnorm-weight-gradient',
         inputs: { x, g },
         out: products,
         sum: (width) => [dot('x[i]', 'x[i]', width)],
-        write: (r) => `g[i] * x[i] * ${r}`,
+        write: 'g[i] * x[i] * r',
       }),
       ...sumLeadingDispatches(context, products, context.outputs[0]!),
     ];
   },
 };
 
-/** Threads that share a row's sums. */
-const LANES = 8;
-
-interface TwoPasses {
-  readonly label: string;
-  /** By the names they have in WGSL; `i` indexes them, `c` a weight. x is the first. */
-  readonly inputs: Readonly<Record<string, Operand>>;
-  readonly out: Operand;
-  /** Terms that are summed over a row, the first x². */
-  readonly sum: (width: number) => string[];
-  /** What is written; `r` is the inverse root mean square, `sums[n]` the n-th sum over the row. */
-  readonly write: (r: string) => string;
-}
-
-function twoPasses(context: KernelContext<NormAttributes>, passes: TwoPasses): Dispatch[] {
-  const { H, rows, width, element } = rowsOf(context.inputs[0]!);
-  const columns = H / width;
-  const terms = passes.sum(width);
-  const partial = context.scratch([rows, LANES, terms.length]);
-  const sums = flatGrid(rows * LANES);
-  const vectors = flatGrid(rows * columns);
-  const bindings: Binding[] = Object.entries(passes.inputs).map(([name, operand]) => ({
-    name,
-    operand,
-    access: 'read',
-    element,
-  }));
-  const used = (code: string): Binding[] => bindings.filter(({ name }) => code.includes(`${name}[`));
-  const adding = terms.map((term, n) => `sum${n} += ${term};`).join(' ');
-  const writing = passes.write('r');
-  return [
-    {
-      label: `${passes.label} sums ${rows}x${H}`,
-      bindings: [...used(adding), { name: 'partial_sums', operand: partial, access: 'write' }],
-      code: `${sums.entry} {
-  let lane = gid.x % ${LANES}u;
-  ${sums.index.replace('let i =', 'let item =').replace('(i >=', '(item >=')}
-  let start = (item / ${LANES}u) * ${columns}u;
-  ${terms.map((_, n) => `var sum${n} = 0.0;`).join(' ')}
-  for (var c = lane; c < ${columns}u; c += ${LANES}u) {
-    let i = start + c;
-    ${adding}
-  }
-  ${terms.map((_, n) => `partial_sums[item * ${terms.length}u + ${n}u] = sum${n};`).join(' ')}
-}`,
-      workgroups: sums.workgroups,
-    },
-    {
-      label: `${passes.label} ${rows}x${H}`,
-      bindings: [
-        ...used(writing),
-        { name: 'partial_sums', operand: partial, access: 'read' },
-        { name: 'out', operand: passes.out, access: 'write', element },
-      ],
-      code: `${vectors.entry} {
-  ${vectors.index}
-  let c = i % ${columns}u;
-  let from_sums = (i / ${columns}u) * ${LANES * terms.length}u;
-  var sums = vec2<f32>();
-  ${Array.from({ length: LANES }, (_, lane) => terms.map((_, n) => `sums[${n}] += partial_sums[from_sums + ${lane * terms.length + n}u];`).join(' ')).join('\n  ')}
-  let r = inverseSqrt(sums[0] / ${f32(H)} + ${f32(context.attributes.eps)});
-  out[i] = ${writing};
-}`,
-      workgroups: vectors.workgroups,
-    },
-  ];
-}
-
-function rowsOf(x: { readonly shape: readonly number[]; readonly size: number }): {
-  H: number;
-  rows: number;
-  width: number;
-  element: string;
-} {
-  const H = x.shape[x.shape.length - 1]!;
-  const width = H % 4 === 0 ? 4 : 1;
-  return { H, rows: x.size / H, width, element: width === 4 ? 'vec4<f32>' : 'f32' };
+/** `sum` are terms whose sums over the row `write` knows as sum0, sum1 …; the first is x², from which `r` is made. */
+function normPasses(
+  context: KernelContext<NormAttributes>,
+  { sum, ...passes }: Pick<RowPasses, 'label' | 'inputs' | 'out' | 'write'> & { sum: (width: number) => string[] },
+): Dispatch[] {
+  const partials = sum(1).map((_, n) => `sum${n}`);
+  return rowPasses(context, context.inputs[0]!, {
+    ...passes,
+    partials,
+    gather: (each, { width }) =>
+      each(
+        sum(width)
+          .map((term, n) => `sum${n} += ${term};`)
+          .join(' '),
+      ),
+    join: (partial, { H }) => `${partials.map((name) => `var ${name} = 0.0;`).join(' ')}
+  ${allLanes.map((lane) => partials.map((name) => `${name} += ${partial(name, lane)};`).join(' ')).join('\n  ')}
+  let r = inverseSqrt(sum0 / ${f32(H)} + ${f32(context.attributes.eps)});`,
+  });
 }
 
 const last = (shape: readonly Dim[]): Dim => shape[shape.length - 1]!;
-const dot = (a: string, b: string, width: number): string => (width === 4 ? `dot(${a}, ${b})` : `${a} * ${b}`);
 const weightAt = (i: string, offset: number): string => (offset === 0 ? `w[${i}]` : `(w[${i}] + ${f32(offset)})`);
 
 function inverseRms(x: Float64Array, H: number, eps: number): Float64Array {

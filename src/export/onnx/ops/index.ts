@@ -5,11 +5,13 @@ import { attention, kvAppend } from './attention.ts';
 import { embedding, matmul } from './linear.ts';
 import { layernorm, rmsnorm } from './norms.ts';
 import { rotary } from './rotary.ts';
+import { concat, split } from './split.ts';
 
 export const lowerings: Readonly<Record<string, OpLowering>> = {
   add,
   'add-scaled': addScaled,
   attention,
+  concat,
   dropout,
   embedding,
   gelu,
@@ -21,4 +23,5 @@ export const lowerings: Readonly<Record<string, OpLowering>> = {
   rotary,
   scale,
   'silu-mul': siluMul,
+  split,
 };

@@ -1,0 +1,46 @@
+/** What decoders' parts are called on the hub: transformers' module paths. */
+
+export interface DecoderNames {
+  /** Before a layer's number, without the dot. */
+  readonly layers: string;
+  readonly embedding: string;
+  /** Learned positions, where there are any. */
+  readonly positions?: string;
+  readonly final_norm: string;
+  /** Within a layer. */
+  readonly attention_norm: string;
+  /** One projection for q, k and v, or one each. */
+  readonly qkv: string | readonly [string, string, string];
+  readonly attention_output: string;
+  readonly mlp_norm: string;
+  /** Of a gated MLP only. */
+  readonly gate?: string;
+  readonly up: string;
+  readonly down: string;
+}
+
+export const LLAMA_NAMES: DecoderNames = {
+  layers: 'model.layers',
+  embedding: 'model.embed_tokens',
+  final_norm: 'model.norm',
+  attention_norm: 'input_layernorm',
+  qkv: ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj'],
+  attention_output: 'self_attn.o_proj',
+  mlp_norm: 'post_attention_layernorm',
+  gate: 'mlp.gate_proj',
+  up: 'mlp.up_proj',
+  down: 'mlp.down_proj',
+};
+
+export const GPT2_NAMES: DecoderNames = {
+  layers: 'transformer.h',
+  embedding: 'transformer.wte',
+  positions: 'transformer.wpe',
+  final_norm: 'transformer.ln_f',
+  attention_norm: 'ln_1',
+  qkv: 'attn.c_attn',
+  attention_output: 'attn.c_proj',
+  mlp_norm: 'ln_2',
+  up: 'mlp.c_fc',
+  down: 'mlp.c_proj',
+};
