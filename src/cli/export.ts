@@ -59,7 +59,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
     adapters.push({ name, adapter: await readAdapter(nodeFolder(name)) });
   }
   const device = await Device.create(await nodeGpu());
-  const reference = await engineLogits(device, model, adapters);
+  const reference = dtypes.length > 0 ? await engineLogits(device, model, adapters) : [];
 
   // Beside the folder, and renamed when it is whole.
   const aside = `${out}.${process.pid}.part`;

@@ -12,11 +12,6 @@ export const UNBUILT: readonly Unbuilt[] = [
   ['student.dtype', ({ student }) => student.dtype !== 'f32' && student.dtype, '"f32"'],
   ['student.add_tokens', ({ student }) => student.add_tokens.length > 0 && student.add_tokens, 'an empty list'],
   [
-    'student.compress.init',
-    ({ student }) => student.compress?.init === 'importance' && 'importance',
-    '"first", "even", "last" or "scratch"',
-  ],
-  [
     'teacher.kind',
     ({ teacher }) => (teacher.kind === 'onnx' || teacher.kind === 'endpoint') && teacher.kind,
     '"engine", "cache" or "none"',

@@ -7,7 +7,7 @@ import { mergeAdapters } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
-import { compress as compressed } from '../../models/compress.ts';
+import { compress as compressed, keptLayers } from '../../models/compress.ts';
 import type { LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
@@ -24,6 +24,8 @@ export interface Student {
   readonly parameters: number;
   /** Numbers that are trained. */
   readonly trainable: number;
+  /** Numbers that its layers had in the model that was cut. */
+  readonly layers?: readonly number[];
 }
 
 export interface StudentAdapter {
@@ -37,7 +39,7 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
   const whole = await baseOf(context);
   const { compress } = recipe.student;
-  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile) : whole;
+  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
   const { model, adapter } = await withAdapter(context, cut);
   // what has no form as GGUF is said now and not after the training
   if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
@@ -53,11 +55,16 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
     },
     parameters,
     trainable,
+    ...(compress &&
+      compress.init !== 'scratch' && {
+        layers: keptLayers(whole.options.num_hidden_layers, compress, context.recipeFile, context.importance),
+      }),
   };
   return student;
 }
 
-async function baseOf(context: RecipeContext): Promise<Model> {
+/** The model that is cut, or the student as it is. */
+export async function baseOf(context: RecipeContext): Promise<Model> {
   const { student, teacher } = context.recipe;
   if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
     const model = await openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
