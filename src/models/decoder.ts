@@ -198,7 +198,7 @@ function rotation(graph: Graph, options: DecoderOptions, inputs: DecoderInputs):
   return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim: options.head_dim });
 }
 
-function loraOf(adapter: DecoderAdapter | undefined): (graph: Graph, path: string, x: Value, y: Value) => Value {
+export function loraOf(adapter: DecoderAdapter | undefined): (graph: Graph, path: string, x: Value, y: Value) => Value {
   if (!adapter) return (_graph, _path, _x, y) => y;
   let sites = 0;
   const drop: LoraDropout | undefined = adapter.dropout_seed && {

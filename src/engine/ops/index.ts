@@ -11,6 +11,7 @@ export { layernorm } from './layernorm/layernorm.ts';
 export { lastRow } from './last-row/last-row.ts';
 export { matmul } from './matmul/matmul.ts';
 export { mul } from './mul/mul.ts';
+export { positions } from './positions/positions.ts';
 export { rmsnorm } from './rmsnorm/rmsnorm.ts';
 export { rotary } from './rotary/rotary.ts';
 export { addScaled, scale, scaleBy } from './scale/scale.ts';
