@@ -2,13 +2,21 @@
 import { InputError } from '../../formats/input-error.ts';
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
+import { gemma3 } from './gemma3.ts';
 import { gpt2 } from './gpt2.ts';
 import { llama } from './llama.ts';
+import { mistral } from './mistral.ts';
+import { phi3 } from './phi3.ts';
 import { qwen2 } from './qwen2.ts';
+import { qwen3 } from './qwen3.ts';
 
 const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = {
   llama,
+  mistral,
   qwen2,
+  qwen3,
+  phi3,
+  gemma3_text: gemma3,
   gpt2,
 };
 
