@@ -3,12 +3,12 @@
  * opened again and compared with the engine. The folder appears whole or not at all.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import * as ort from 'onnxruntime-web';
 import { Random } from '../data/random.ts';
 import { Device } from '../engine/run/device.ts';
-import { exportModel, ExportError, type Exported, type ExportNote } from '../export/export-model.ts';
+import { exportModel, ExportError, wordsOf, type Exported } from '../export/export-model.ts';
 import { mergeAdapters, type NamedAdapter } from '../export/merge.ts';
 import { licenseOf } from '../export/model-card.ts';
 import { precisions } from '../export/onnx/precision/index.ts';
@@ -20,13 +20,14 @@ import { openModel, type Model } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
-import { nodeFolder } from './node-files.ts';
+import { nodeFile, nodeFolder } from './node-files.ts';
 import { nodeGpu } from './node-gpu.ts';
 import { writeFileWhole } from './write-file.ts';
 
 const usage =
-  'export MODEL --out DIR [--adapter DIR]… [--onnx fp32,fp16,q8,q4,q4f16] [--flavour ort|standard] [--safetensors]';
+  'export MODEL --out DIR [--adapter DIR]… [--onnx fp32,fp16,q8,q4,q4f16] [--flavour ort|standard] [--safetensors] [--gguf F32,F16,Q8_0,Q4_0]';
 const DTYPES = Object.keys(precisions) as OnnxDtype[];
+const GGUF_TYPES = ['F32', 'F16', 'Q8_0', 'Q4_0'] as const;
 /** Tokens of the sequences that files are compared on. */
 const LENGTHS = [17, 6];
 
@@ -38,6 +39,7 @@ export const command: Command = {
     onnx: { type: 'string' },
     flavour: { type: 'string' },
     safetensors: { type: 'boolean' },
+    gguf: { type: 'string' },
   },
   positionals: [1, 1],
   run,
@@ -47,6 +49,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   const out = path.resolve(needed(values, 'out', usage));
   const dtypes = list(text(values, 'onnx') ?? 'fp32,fp16,q8', 'onnx', DTYPES);
   const [flavour] = list(text(values, 'flavour') ?? 'ort', 'flavour', ['ort', 'standard'] as const);
+  const gguf = list(text(values, 'gguf') ?? '', 'gguf', GGUF_TYPES);
   if (existsSync(out) && (await readdir(out)).length > 0) {
     throw new InputError(out, '', 'is not empty', 'an empty or new folder');
   }
@@ -68,11 +71,12 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
       dtypes,
       flavour,
       safetensors: values.safetensors === true,
+      gguf,
       card: { title: path.basename(out), distilled: false, license: await licenseOf(model.folder) },
       out: {
         write: (name, content) =>
           writeFileWhole(path.join(aside, name), content instanceof Uint8Array ? [content] : content),
-        read: (name) => readFile(path.join(aside, name)),
+        open: (name) => nodeFile(path.join(aside, name)),
       },
       ort,
       reference,
@@ -107,26 +111,23 @@ async function engineLogits(
   return sequenceLogits(device, model.options, tensors, sequences);
 }
 
-/** Low-rank pairs and nothing else: what the engine puts on a decoder. */
+/** Low-rank pairs and DoRA's magnitudes, and nothing else: what the engine puts on a decoder. */
 function isPlain({ adapter }: NamedAdapter): boolean {
-  return !adapter.config.use_dora && [...adapter.tensors.keys()].every((name) => /\.lora_[AB]\.weight$/.test(name));
+  return [...adapter.tensors.keys()].every((name) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name));
 }
 
 function tell(out: string, { files, notes }: Exported): void {
-  for (const { path: name, bytes, dtype, max_logit_difference, top1_agreement } of files) {
+  for (const { path: name, bytes, dtype, max_logit_difference, top1_agreement, max_weight_difference } of files) {
     const parts = [`${name}: ${dtype}, ${(bytes / 1e6).toFixed(1)} MB`];
     if (max_logit_difference !== undefined) parts.push(`largest difference ${max_logit_difference.toExponential(1)}`);
     if (top1_agreement !== undefined) parts.push(`same first token ${(100 * top1_agreement).toFixed(0)}%`);
+    if (max_weight_difference !== undefined) {
+      parts.push(`largest difference of a weight ${max_weight_difference.toExponential(1)}`);
+    }
     say(parts.join(', '));
   }
   for (const note of notes) say(wordsOf(note));
   process.stdout.write(`${out}\n`);
-}
-
-function wordsOf(note: ExportNote): string {
-  return note.kind === 'no-tokenizer'
-    ? `${note.folder} has no tokenizer, so the exported folder has none either`
-    : `${note.path} was not verified: ${(note.bytes / 1e9).toFixed(1)} GB are more than WebAssembly can open`;
 }
 
 /** A comma-separated flag whose words are known. */

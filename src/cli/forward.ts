@@ -36,10 +36,10 @@ export const command: Command = {
     hidden: { type: 'boolean' },
   },
   positionals: [1, 1],
-  run,
+  run: forward,
 };
 
-async function run([modelFolder]: string[], values: Values): Promise<number> {
+export async function forward([modelFolder]: string[], values: Values): Promise<number> {
   const inputsFile = needed(values, 'inputs', usage);
   const out = needed(values, 'out', usage);
   const adapterFolder = text(values, 'adapter');

@@ -55,6 +55,23 @@ describe.skipIf(!hasReference('llama'))('exportModel', () => {
     expect(done.files[0]!.max_logit_difference).toBeLessThan(2e-5);
   });
 
+  it.skipIf(!hasReference('gpt2'))('writes GPT-2 and merges into its [in, out] weights', async () => {
+    const adapter = await readAdapter(referenceFolder('gpt2/lora'));
+    const { done, sink } = await exported('gpt2', {
+      adapters: [{ name: 'lora', adapter }],
+      dtypes: ['fp32', 'q8'],
+      safetensors: true,
+      reference: await referenceLogits('gpt2', 'lora'),
+    });
+    const by = new Map(done.files.map((file) => [file.dtype, file]));
+    expect(by.get('fp32')!.max_logit_difference).toBeLessThan(2e-5);
+    expect(by.get('q8')!.max_logit_difference).toBeLessThan(5e-2);
+    const weights = await openSafetensors(new MemorySource('model', sink.files.get('model.safetensors')!));
+    expect([...weights.tensors.keys()].sort()).toEqual(
+      [...(await referenceModel('gpt2')).weights.tensors.keys()].sort(),
+    );
+  });
+
   it('keeps large tensors beside the model where asked', async () => {
     const { done, sink } = await exported('llama', { external: { externalAbove: 1000, chunkBytes: 150_000 } });
     const data = done.files.filter(({ path }) => path.includes('_data'));

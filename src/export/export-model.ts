@@ -4,10 +4,17 @@
  * Everything goes out through a sink as it is made; no file is ever whole in memory but while it is being verified. A
  * file that does not give the engine's logits fails the export, and the first operator that differs is named.
  */
-import type { FileSource } from '../formats/byte-source.ts';
+import { readAll, type ByteSource, type FileSource } from '../formats/byte-source.ts';
+import type { WrittenGgmlType } from '../formats/ggml-quantise.ts';
+import type { GgufEntry } from '../formats/gguf-write.ts';
 import type { RawConfig } from '../models/config.ts';
 import type { DecoderOptions } from '../models/decoder.ts';
-import { configFile, generationFile, tokenizerFiles } from './folder.ts';
+import { configFile, generationFile, tokenizerFiles, type SmallFile } from './folder.ts';
+import { ggufFile } from './gguf/file.ts';
+import { ggufShape, type GgufShape } from './gguf/metadata.ts';
+import { modelfile } from './gguf/modelfile.ts';
+import { ggufTokenizer } from './gguf/tokenizer.ts';
+import { verifyGguf } from './gguf/verify.ts';
 import { mergeAdapters, type NamedAdapter, type WeightSource } from './merge.ts';
 import { modelCard, type CardFacts } from './model-card.ts';
 import { decoderGraph } from './onnx/decoder-graph.ts';
@@ -24,7 +31,7 @@ import { TOLERANCE, verify, type ReferenceSequence } from './verify/verify.ts';
 /** Where files go, and come back from to be opened again. Paths use `/` and are relative to the folder. */
 export interface ExportSink {
   write(path: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<void>;
-  read(path: string): Promise<Uint8Array>;
+  open(path: string): Promise<ByteSource>;
 }
 
 export interface ExportModel {
@@ -43,6 +50,7 @@ export interface ExportOptions {
   readonly dtypes: readonly OnnxDtype[];
   readonly flavour?: Flavour;
   readonly safetensors?: boolean;
+  readonly gguf?: readonly WrittenGgmlType[];
   readonly card: Omit<CardFacts, 'parameters' | 'chat' | 'trained'> & { readonly trained?: boolean };
   readonly out: ExportSink;
   readonly ort: OrtModule;
@@ -65,6 +73,8 @@ export interface ExportedFile {
   readonly dtype: string;
   readonly max_logit_difference?: number;
   readonly top1_agreement?: number;
+  /** Of a GGUF: the largest difference of a weight from the one that was written, over the largest of its tensor. */
+  readonly max_weight_difference?: number;
 }
 
 export interface Exported {
@@ -75,7 +85,20 @@ export interface Exported {
 
 export type ExportNote =
   | { readonly kind: 'no-tokenizer'; readonly folder: string }
-  | { readonly kind: 'not-verified'; readonly path: string; readonly bytes: number };
+  | { readonly kind: 'not-verified'; readonly path: string; readonly bytes: number }
+  /** llama.cpp will not split text as the model's tokenizer does. */
+  | { readonly kind: 'gguf-tokenizer'; readonly trouble: string };
+
+export function wordsOf(note: ExportNote): string {
+  switch (note.kind) {
+    case 'no-tokenizer':
+      return `${note.folder} has no tokenizer, so the exported folder has none either`;
+    case 'not-verified':
+      return `${note.path} was not verified: ${(note.bytes / 1e9).toFixed(1)} GB are more than WebAssembly can open`;
+    case 'gguf-tokenizer':
+      return `the GGUF’s readers will not cut text as the model does: ${note.trouble}`;
+  }
+}
 
 /** A written file that does not compute what the engine computes. */
 export class ExportError extends Error {
@@ -91,6 +114,11 @@ export const ONNX_FILES: Readonly<Record<OnnxDtype, string>> = {
   q4f16: 'model_q4f16.onnx',
 };
 
+/** The encoding at the end of the name is where the hub and other tools look for it. */
+const GGUF_FILE = (type: WrittenGgmlType): string => `model-${type}.gguf`;
+/** The first of these that was written: near to the model, and quick. */
+const OLLAMA_TAKES: readonly WrittenGgmlType[] = ['Q8_0', 'F16', 'Q4_0', 'F32'];
+
 /** WebAssembly addresses 4 GiB and holds weights twice while a session is made. */
 const LARGEST_VERIFIED = 1.9e9;
 
@@ -103,6 +131,10 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
   const files: ExportedFile[] = [];
   const notes: ExportNote[] = [];
   const externalData: Record<string, number> = {};
+  const tokenizer = await tokenizerFiles(model.folder);
+  if (tokenizer.length === 0) notes.push({ kind: 'no-tokenizer', folder: model.folder.name });
+  // before anything is written: what cannot be said in a GGUF is refused at once
+  const gguf = options.gguf?.length ? ggufShape(model.config, model.options, model.folder.name) : undefined;
 
   for (const dtype of dtypes) {
     const written = await writeOnnx(options, weights, dtype);
@@ -128,8 +160,8 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
     }
   }
 
-  const tokenizer = await tokenizerFiles(model.folder);
-  if (tokenizer.length === 0) notes.push({ kind: 'no-tokenizer', folder: model.folder.name });
+  if (gguf) files.push(...(await writeGgufs(options, gguf, weights, tokenizer, notes)));
+
   const small = [
     configFile(model.config, { dtypes, externalData }),
     await generationFile(model.folder, model.config),
@@ -174,9 +206,12 @@ async function verified(
 ): Promise<{ max_logit_difference: number; top1_agreement: number }> {
   const [main, ...external] = written;
   const file: OnnxFile = {
-    model: await out.read(main!.path),
+    model: await readAll(await out.open(main!.path)),
     external: await Promise.all(
-      external.map(async ({ path }) => ({ path: path.replace(/^.*\//, ''), data: await out.read(path) })),
+      external.map(async ({ path }) => ({
+        path: path.replace(/^.*\//, ''),
+        data: await readAll(await out.open(path)),
+      })),
     ),
   };
   const scaling = model.options.rotary?.scaling;
@@ -206,6 +241,44 @@ async function verified(
     `${main!.path}: logits differ from the engine's by ${found.max_logit_difference.toExponential(1)} of the largest ` +
       `(allowed ${tolerance}), worst ${found.worst}; ${where}`,
   );
+}
+
+/** Each kind asked for, opened again; and what Ollama wants to know of the best of the small ones. */
+async function writeGgufs(
+  options: ExportOptions,
+  shape: GgufShape,
+  weights: WeightSource,
+  tokenizer: readonly SmallFile[],
+  notes: ExportNote[],
+): Promise<ExportedFile[]> {
+  const { model, out, card } = options;
+  const types = options.gguf!;
+  const { entries, trouble } = ggufTokenizer(tokenizer, model.config, model.options.vocab_size);
+  if (trouble !== undefined) notes.push({ kind: 'gguf-tokenizer', trouble });
+  const general: GgufEntry[] = [
+    { key: 'general.type', type: 'string', value: 'model' },
+    { key: 'general.name', type: 'string', value: card.title },
+    ...(card.license === undefined ? [] : [{ key: 'general.license', type: 'string', value: card.license } as const]),
+  ];
+  const files: ExportedFile[] = [];
+  for (const type of types) {
+    const path = GGUF_FILE(type);
+    const names = [...model.parameters.keys()];
+    const file = ggufFile({ shape, entries: [...general, ...entries], weights, names }, type);
+    await out.write(path, counted(options, path, file.bytes, file.data()));
+    const source = await out.open(path);
+    options.onProgress?.({ what: 'verify', path, bytes: source.size, of: source.size });
+    try {
+      const max_weight_difference = await verifyGguf(source, model.options, weights, names);
+      files.push({ path, bytes: source.size, dtype: type, max_weight_difference });
+    } catch (error) {
+      throw new ExportError(`${path}: read back it is not what was written: ${(error as Error).message}`);
+    }
+  }
+  const forOllama = OLLAMA_TAKES.find((type) => types.includes(type))!;
+  const text = modelfile(GGUF_FILE(forOllama), tokenizer);
+  await out.write('Modelfile', new TextEncoder().encode(text));
+  return files;
 }
 
 /** The same pieces, reported as they pass. */

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import * as onnxruntime from 'onnxruntime-web';
 import { nodeFile, nodeFolder } from '../cli/node-files.ts';
-import { MemorySource, type FileSource } from '../formats/byte-source.ts';
+import { MemorySource, type ByteSource, type FileSource } from '../formats/byte-source.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import { openModel, type Model } from '../models/model.ts';
 import type { ExportSink } from './export-model.ts';
@@ -54,8 +54,8 @@ export class MemorySink implements ExportSink {
     this.files.set(file, whole);
   }
 
-  async read(file: string): Promise<Uint8Array> {
-    return this.files.get(file)!;
+  async open(file: string): Promise<ByteSource> {
+    return new MemorySource(file, this.files.get(file)!);
   }
 
   text(file: string): string {

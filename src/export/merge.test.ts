@@ -47,15 +47,13 @@ describe('mergeAdapters', () => {
         fc.boolean(),
         async (O, I, r, byInput, rs, pattern) => {
           const adapter = pair(PATH, [O, I, r], {
-            fan_in_fan_out: byInput,
             use_rslora: rs,
             ...(pattern ? { alpha_pattern: { 'layers.0.self_attn.q_proj': 5 } } : {}),
           });
           const weight = floats(O * I, 4);
           const source = base({ [`${PATH}.weight`]: { shape: byInput ? [I, O] : [O, I], data: weight } });
-          const merged = await mergeAdapters(source, [{ name: 'a', adapter }], { tie_word_embeddings: true }).readF32(
-            `${PATH}.weight`,
-          );
+          const options = { tie_word_embeddings: true, conv1d: byInput };
+          const merged = await mergeAdapters(source, [{ name: 'a', adapter }], options).readF32(`${PATH}.weight`);
           const scaling = (pattern ? 5 : 12) / (rs ? Math.sqrt(r) : r);
           const [a, b] = [floats(r * I, 1), floats(O * r, 2)];
           for (let o = 0; o < O; o++) {

@@ -4,6 +4,7 @@
  *   W' = W + scaling · B·A                                (LoRA)
  *   W' = m · (W + scaling · B·A) / ‖W + scaling · B·A‖    (DoRA, Liu et al. 2024; the norm of each output's row)
  *
+ * How a weight lies ([in, out] for GPT-2's Conv1D) is the base's to say, as in PEFT; an adapter's `fan_in_fan_out` is not asked.
  * Sums run in float64 and are rounded once. Weights that the adapter saved whole (modules_to_save, biases) replace the
  * base's. What cannot be merged without changing another tensor is refused by name.
  */
@@ -25,15 +26,21 @@ export type WeightSource = Pick<TensorFile, 'name' | 'readF32'> & {
 
 type Change = (base: Float32Array<ArrayBuffer>, shape: readonly number[]) => Float32Array<ArrayBuffer>;
 
+export interface MergeOptions {
+  readonly tie_word_embeddings: boolean;
+  /** Weights of linear layers other than the head lie [in, out]. */
+  readonly conv1d?: boolean;
+}
+
 /** The adapters are merged in their order. */
 export function mergeAdapters(
   base: WeightSource,
   adapters: readonly NamedAdapter[],
-  options: { tie_word_embeddings: boolean },
+  options: MergeOptions,
 ): WeightSource {
   const changes = new Map<string, Change[]>();
   for (const named of adapters) {
-    for (const [target, change] of changesOf(base, named, options.tie_word_embeddings)) {
+    for (const [target, change] of changesOf(base, named, options)) {
       changes.set(target, [...(changes.get(target) ?? []), change]);
     }
   }
@@ -48,7 +55,11 @@ export function mergeAdapters(
   };
 }
 
-function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, tied: boolean): Map<string, Change> {
+function changesOf(
+  base: WeightSource,
+  { name: file, adapter }: NamedAdapter,
+  { tie_word_embeddings: tied, conv1d = false }: MergeOptions,
+): Map<string, Change> {
   const { config, tensors } = adapter;
   const [option] = Object.keys(config.others);
   if (option !== undefined) {
@@ -97,12 +108,13 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
           )
         : refuse(`the base has no ${target}`, 'an adapter made for this base');
     }
-    if (tied && path.endsWith('embed_tokens')) {
+    if (tied && /(^|\.)(embed_tokens|wte)$/.test(path)) {
       throw refuse('the embedding is the head too (tied), which it would change', 'adapters on linear layers');
     }
     const b = tensors.get(`${path}.lora_B.weight`)!;
     const [outputs, inputs] = [b.shape[0]!, shape[1]!];
-    const expected = config.fan_in_fan_out ? [inputs, outputs] : [outputs, inputs];
+    const byInput = conv1d && !path.endsWith('lm_head');
+    const expected = byInput ? [inputs, outputs] : [outputs, inputs];
     if (String(weight.shape) !== String(expected)) {
       throw refuse(
         `it fits a weight of [${expected}], and ${target} is [${weight.shape}]`,
@@ -121,7 +133,7 @@ function changesOf(base: WeightSource, { name: file, adapter }: NamedAdapter, ti
         outputs,
         inputs,
         scaling: scalingOf(config, path, file),
-        byInput: config.fan_in_fan_out,
+        byInput,
         magnitude: config.use_dora ? magnitude : undefined,
       }),
     );
@@ -161,7 +173,7 @@ function mergeLowRank({ a, b, rank, outputs, inputs, scaling, byInput, magnitude
         row[i] = weight[at(i)]! + scaling * row[i]!;
         square += row[i]! ** 2;
       }
-      const gain = magnitude ? magnitude[o]! / Math.sqrt(square) : 1;
+      const gain = magnitude && square > 0 ? magnitude[o]! / Math.sqrt(square) : 1;
       for (let i = 0; i < inputs; i++) merged[at(i)] = gain * row[i]!;
     }
     return merged;

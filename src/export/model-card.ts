@@ -31,6 +31,7 @@ export interface CardFile {
   readonly dtype: string;
   readonly max_logit_difference?: number;
   readonly top1_agreement?: number;
+  readonly max_weight_difference?: number;
 }
 
 const HUB_NAME = /^[A-Za-z0-9][\w.-]*\/[\w.-]+$/;
@@ -47,9 +48,12 @@ export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: 
       : [`base_model: ${base}`, `base_model_relation: ${facts.trained ? 'finetune' : 'quantized'}`]),
     ...(datasets.length === 0 ? [] : ['datasets:', ...datasets.map((name) => `- ${name}`)]),
     'tags:',
-    ...[...(dtypes.length > 0 ? ['onnx'] : []), 'stillroom', ...(facts.distilled ? ['distillation'] : [])].map(
-      (tag) => `- ${tag}`,
-    ),
+    ...[
+      ...(dtypes.length > 0 ? ['onnx'] : []),
+      ...(files.some(({ path }) => path.endsWith('.gguf')) ? ['gguf'] : []),
+      'stillroom',
+      ...(facts.distilled ? ['distillation'] : []),
+    ].map((tag) => `- ${tag}`),
   ];
   const origin = [
     base && `Its base is [${base}](https://huggingface.co/${base}).`,
@@ -73,20 +77,34 @@ ${
 }
 ## Use
 
-${usage(facts, dtypes)}
+${usage(facts, files, dtypes)}
 ## Files
 
-Every ONNX file was opened again and compared with the engine that trained the model: the largest difference of a logit
-over the largest logit, whole, against its cache, and in a left-padded batch.
+${about(files)}
 
-${table(['file', 'bytes', 'dtype', 'difference', 'same first choice'], files.map(row))}
+${table(['file', 'bytes', 'dtype', 'what it is for', 'difference', 'same first choice'], files.map(row))}
 ${facts.recipe === undefined ? '' : `\n## Recipe\n\n\`\`\`json\n${facts.recipe}\n\`\`\`\n`}`;
 }
 
-function usage(facts: CardFacts, dtypes: readonly OnnxDtype[]): string {
-  if (dtypes.length === 0) return 'With Python: `AutoModelForCausalLM.from_pretrained(folder)`.\n';
+function about(files: readonly CardFile[]): string {
+  const parts = [
+    files.some(({ path }) => path.startsWith('onnx/')) &&
+      `Every ONNX file was opened again and compared with the engine that trained the model: the difference is the largest
+of a logit over the largest logit, whole, against its cache, and in a left-padded batch.`,
+    files.some(({ path }) => path.endsWith('.gguf')) &&
+      `Every GGUF was read again and compared with the weights that were written: the difference is the largest of a
+weight over the largest of its tensor.`,
+  ];
+  return parts.filter(Boolean).join('\n');
+}
+
+function usage(facts: CardFacts, files: readonly CardFile[], dtypes: readonly OnnxDtype[]): string {
+  const ways: string[] = [];
   const prompt = facts.chat ? `[{ role: 'user', content: 'Hello!' }]` : `'Once upon a time'`;
-  return `\`\`\`js
+  if (dtypes.length > 0) {
+    ways.push(`In a browser or Node, with transformers.js:
+
+\`\`\`js
 import { pipeline } from '@huggingface/transformers';
 
 const write = await pipeline('text-generation', 'THIS_FOLDER');
@@ -94,15 +112,45 @@ const [{ generated_text }] = await write(${prompt}, { max_new_tokens: 128 });
 \`\`\`
 
 Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.map((dtype) => `\`${dtype}\``).join(', ')}.
-`;
+`);
+  }
+  if (files.some(({ path }) => path.endsWith('.safetensors'))) {
+    ways.push("With Python's transformers: `AutoModelForCausalLM.from_pretrained('THIS_FOLDER')`.\n");
+  }
+  const gguf = files.find(({ path }) => path.endsWith('.gguf'));
+  if (gguf) {
+    ways.push(`With llama.cpp and what is built on it, or Ollama:
+
+\`\`\`sh
+llama-cli -m ${gguf.path}${facts.chat ? '' : ` -no-cnv -p 'Once upon a time'`}
+ollama create my-model -f Modelfile && ollama run my-model
+\`\`\`
+`);
+  }
+  return ways.join('\n');
 }
 
-function row({ path, bytes, dtype, max_logit_difference, top1_agreement }: CardFile): string[] {
+/** By dtype, for people who choose: what speaks for it. */
+const PURPOSE: Readonly<Record<string, string>> = {
+  fp32: 'exact; the reference of the others',
+  fp16: 'half the size; GPUs with 16-bit floats',
+  q8: 'a quarter of the size; CPUs and WebAssembly',
+  q4: 'an eighth of the size; GPUs',
+  q4f16: 'an eighth of the size, 16-bit activations; GPUs',
+  F32: 'exact; training on, conversion',
+  F16: 'half the size, next to exact',
+  Q8_0: 'a quarter of the size, hardly a difference',
+  Q4_0: 'an eighth of the size; the least memory',
+};
+
+function row({ path, bytes, dtype, max_logit_difference, top1_agreement, max_weight_difference }: CardFile): string[] {
+  const difference = max_logit_difference ?? max_weight_difference;
   return [
     `\`${path}\``,
     bytes.toLocaleString('en'),
     dtype,
-    max_logit_difference === undefined ? '' : max_logit_difference.toExponential(1),
+    (/_data(_\d+)?$/.test(path) ? 'weights of the file above' : PURPOSE[dtype]) ?? '',
+    difference === undefined ? '' : difference.toExponential(1),
     top1_agreement === undefined ? '' : `${(100 * top1_agreement).toFixed(1)}%`,
   ];
 }

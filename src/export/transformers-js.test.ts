@@ -34,7 +34,7 @@ describe.skipIf(!hasReference('sft_llama'))('pipeline(text-generation)', () => {
     await exportModel({
       model,
       adapters,
-      dtypes: ['fp32', 'q8'],
+      dtypes: ['fp32', 'q8', 'q4', 'q4f16'],
       card: { title: 'sft', distilled: false },
       out: sink,
       ort,
@@ -78,6 +78,17 @@ describe.skipIf(!hasReference('sft_llama'))('pipeline(text-generation)', () => {
       const [answer] = await write(chat, { max_new_tokens: NEW_TOKENS, do_sample: false });
       const text = (answer!.generated_text as Message[]).at(-1)!.content as string;
       expect(text).toBe(write.tokenizer.decode(wanted[i]!, { skip_special_tokens: true }));
+    }
+
+    // by name, each dtype's own file is found and writes: transformers.js knows its suffix
+    for (const dtype of ['q8', 'q4', 'q4f16'] as const) {
+      const [answer] = await (
+        await pipeline('text-generation', 'model', { dtype })
+      )(chats[0]!, {
+        max_new_tokens: NEW_TOKENS,
+        do_sample: false,
+      });
+      expect((answer!.generated_text as Message[]).at(-1), dtype).toMatchObject({ role: 'assistant' });
     }
   });
 });

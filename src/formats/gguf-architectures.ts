@@ -16,7 +16,7 @@ export interface Architecture {
   readonly blk: Readonly<Record<string, string>>;
   /** Hub prefix of block i, with its final dot. */
   readonly block: (i: string) => string;
-  readonly change: (ggmlName: string, values: Metadata) => Change;
+  readonly change: (ggmlName: string, values: Pick<Metadata, 'count'>) => Change;
   readonly config: (values: Metadata, file: GgufFile) => JsonObject;
 }
 
@@ -186,6 +186,17 @@ export function hubName(architecture: Architecture, ggmlName: string): string | 
   return `${block === undefined ? '' : architecture.block(block)}${names[part]}.${kind}`;
 }
 
+/** The other way: ggml's name of a hub tensor. */
+export function ggmlName({ top, blk, block }: Architecture, hub: string): string | undefined {
+  const [, path, kind] = /^(.*)\.(weight|bias)$/.exec(hub) ?? [];
+  if (path === undefined) return undefined;
+  const [, layer] = /\.(\d+)\./.exec(path) ?? [];
+  const inBlock = layer !== undefined && path.startsWith(block(layer));
+  const part = inBlock ? path.slice(block(layer).length) : path;
+  const found = Object.entries(inBlock ? blk : top).find(([, name]) => name === part);
+  return found && `${inBlock ? `blk.${layer}.` : ''}${found[0]}.${kind}`;
+}
+
 function decoderConfig(values: Metadata, file: GgufFile) {
   const hiddenSize = values.count('embedding_length');
   const heads = values.count('attention.head_count');
@@ -258,11 +269,11 @@ async function llama3Scaling(values: Metadata, file: GgufFile): Promise<JsonObje
     factor: shortest(factors.reduce((a, b) => Math.max(a, b), 1)),
     low_freq_factor: 1,
     high_freq_factor: 4,
-    original_max_position_embeddings: 8192,
+    original_max_position_embeddings: values.count('rope.scaling.original_context_length', 8192),
   };
   const theta = values.number('rope.freq_base', 10000);
   for (let i = 0; i < factors.length; i++) {
-    const turns = 8192 / (2 * Math.PI * theta ** (i / factors.length)); // of the original context by this frequency
+    const turns = scaling.original_max_position_embeddings / (2 * Math.PI * theta ** (i / factors.length)); // of the original context by this frequency
     const smooth = (turns - 1) / 3;
     const expected = turns < 1 ? scaling.factor : turns > 4 ? 1 : 1 / ((1 - smooth) / scaling.factor + smooth);
     if (!(Math.abs(factors[i]! - expected) <= 1e-3 * expected)) {

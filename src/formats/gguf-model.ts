@@ -50,14 +50,14 @@ export async function modelFromGguf(file: GgufFile): Promise<GgufModel> {
         throw new InputError(file.name, `tensor ${ggmlName}`, `the file holds it ${change.kind}`, 'to be read as f32');
       }
       // A row is whole blocks, so rows can be put in order as they are.
-      return viewTensor(dtype, unpermuteRows(new Uint8Array(data.buffer), shape[0]!, change.heads));
+      return viewTensor(dtype, hubRows(new Uint8Array(data.buffer), shape[0]!, change.heads));
     },
     async readF32(name) {
       const { ggmlName, change, shape } = findTensor(file.name, tensors, name);
       const data = await file.readF32(ggmlName);
       switch (change?.kind) {
         case 'permuted':
-          return unpermuteRows(data, shape[0]!, change.heads);
+          return hubRows(data, shape[0]!, change.heads);
         case 'plus one':
           return data.map((weight) => weight - 1);
         case 'transposed':
@@ -69,21 +69,47 @@ export async function modelFromGguf(file: GgufFile): Promise<GgufModel> {
   };
 }
 
-/** Written as `w.reshape(heads, 2, d/2, …).swapaxes(1, 2)`: row 2·i + half of a head goes back to row half·d/2 + i. */
-function unpermuteRows<T extends Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>>(
-  data: T,
-  rows: number,
-  heads: number,
-): T {
+type Rows = Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
+
+/** Written as `w.reshape(heads, 2, d/2, …).swapaxes(1, 2)`: row 2·i + half of a head is the hub's row half·d/2 + i. */
+function hubRow(row: number, headRows: number): number {
+  const inHead = row % headRows;
+  return row - inHead + (inHead % 2) * (headRows / 2) + (inHead >> 1);
+}
+
+function hubRows<T extends Rows>(data: T, rows: number, heads: number): T {
   const width = data.length / rows;
-  const headRows = rows / heads;
   const ordered = data.slice() as T;
   for (let row = 0; row < rows; row++) {
-    const inHead = row % headRows;
-    const target = row - inHead + (inHead % 2) * (headRows / 2) + (inHead >> 1);
-    ordered.set(data.subarray(row * width, (row + 1) * width), target * width);
+    ordered.set(data.subarray(row * width, (row + 1) * width), hubRow(row, rows / heads) * width);
   }
   return ordered;
+}
+
+/** The hub's weights as the file wants them; the inverse of what `readF32` undoes. */
+export function changedForGguf(
+  data: Float32Array<ArrayBuffer>,
+  shape: readonly number[],
+  change: Change,
+): { data: Float32Array<ArrayBuffer>; shape: readonly number[] } {
+  switch (change?.kind) {
+    case 'permuted': {
+      const rows = shape[0]!;
+      const width = data.length / rows;
+      const ordered = data.slice();
+      for (let row = 0; row < rows; row++) {
+        const from = hubRow(row, rows / change.heads) * width;
+        ordered.set(data.subarray(from, from + width), row * width);
+      }
+      return { data: ordered, shape };
+    }
+    case 'plus one':
+      return { data: data.map((weight) => weight + 1), shape };
+    case 'transposed':
+      return { data: transpose(data, shape[0]!, shape[1]!), shape: shape.toReversed() };
+    default:
+      return { data, shape };
+  }
 }
 
 function transpose(data: Float32Array, rows: number, columns: number): Float32Array<ArrayBuffer> {

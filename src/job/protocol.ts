@@ -132,7 +132,14 @@ export interface Report {
     student_parameters: number;
   };
   readonly export: {
-    files: { path: string; bytes: number; dtype: string; max_logit_difference?: number; top1_agreement?: number }[];
+    files: {
+      path: string;
+      bytes: number;
+      dtype: string;
+      max_logit_difference?: number;
+      top1_agreement?: number;
+      max_weight_difference?: number;
+    }[];
     seconds: number;
   };
   readonly history: { time: string; what: 'started' | 'paused' | 'resumed' | 'fault' | 'done'; detail?: string }[];

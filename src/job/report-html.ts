@@ -59,12 +59,12 @@ ${
 ${
   files.length > 0
     ? table(
-        ['File', 'Precision', 'Size', 'Largest difference from the engine', 'Same first choice'],
+        ['File', 'Precision', 'Size', 'Largest difference', 'Same first choice'],
         files.map((file) => [
           `<code>${escape(file.path)}</code>`,
           escape(file.dtype),
           bytes(file.bytes),
-          file.max_logit_difference === undefined ? '' : file.max_logit_difference.toExponential(1),
+          differenceOf(file),
           file.top1_agreement === undefined ? '' : percent(file.top1_agreement),
         ]),
       )
@@ -84,6 +84,11 @@ ${table(
 </main>
 </html>
 `;
+}
+
+/** From the engine's logits, or of a GGUF from the weights that were written. */
+function differenceOf({ max_logit_difference, max_weight_difference }: Report['export']['files'][number]): string {
+  return (max_logit_difference ?? max_weight_difference)?.toExponential(1) ?? '';
 }
 
 function taught({ recipe }: Report): string {

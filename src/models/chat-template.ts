@@ -317,6 +317,14 @@ function markGeneration(source: string, file: string): { marked: string; blocks:
   return { marked: marked + source.slice(at), blocks };
 }
 
+/**
+ * The same template for readers that do not know these tags (llama.cpp, and Jinja without transformers' extension):
+ * comments in their place, which take the same whitespace with them.
+ */
+export function withoutGeneration(source: string): string {
+  return source.replace(/\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}/g, '{#$1 $2#}');
+}
+
 /** As transformers: a key whose value is null is left out. */
 function withoutNulls(message: Message): Record<string, unknown> {
   return Object.fromEntries(Object.entries(message).filter(([, value]) => value !== null && value !== undefined));

@@ -5,9 +5,10 @@
 import type { Shape } from '../engine/graph/types.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
-import { readArchitecture } from './architectures/index.ts';
+import { configField, readArchitecture } from './architectures/index.ts';
 import { initialWeight } from './initialize.ts';
 import { baseParameters, type Model } from './model.ts';
+import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 
 export interface Compression {
   readonly num_hidden_layers?: number;
@@ -25,10 +26,16 @@ const WIDTHS = ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_
 /** @param file the recipe, for errors */
 export function compress(model: Model, choice: Compression, seed: number, file: string): Model {
   const kept = keptLayers(model.options.num_hidden_layers, choice, file);
-  const config: Record<string, unknown> = { ...model.config, num_hidden_layers: kept.length };
-  // what is listed by layer is cut with the layers
-  if (Array.isArray(config.layer_types))
-    config.layer_types = kept.map((layer) => (config.layer_types as unknown[])[layer]);
+  const field = (name: string): string => configField(model.config.model_type, name);
+  const config: Record<string, unknown> = { ...model.config, [field('num_hidden_layers')]: kept.length };
+  // a layer keeps its window, listed or by habit
+  const { sliding_layers } = model.options;
+  if (sliding_layers) {
+    const slides = (layer: number): boolean => sliding_layers[layer % sliding_layers.length]!;
+    config.layer_types = kept.map((layer) => (slides(layer) ? 'sliding_attention' : 'full_attention'));
+  } else if (Array.isArray(config.layer_types)) {
+    config.layer_types = kept.map(() => (config.layer_types as unknown[])[0]);
+  }
   for (const width of WIDTHS) {
     if (choice[width] === undefined || choice[width] === model.options[width]) continue;
     if (choice.init !== 'scratch') {
@@ -39,13 +46,15 @@ export function compress(model: Model, choice: Compression, seed: number, file: 
         'init: "scratch"',
       );
     }
-    config[width] = choice[width];
+    config[field(width)] = choice[width];
   }
   if (choice.hidden_size !== undefined || choice.num_attention_heads !== undefined) delete config.head_dim;
   const options = readArchitecture(config, file);
   const parameters = baseParameters(options);
   const weights =
-    choice.init === 'scratch' ? fromScratch(parameters, seed, config) : fromLayers(model.weights, parameters, kept);
+    choice.init === 'scratch'
+      ? fromScratch(parameters, seed, config, options)
+      : fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
   return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights };
 }
 
@@ -79,9 +88,16 @@ export function keptLayers(total: number, choice: Compression, file: string): nu
   }
 }
 
-function fromLayers(weights: TensorFile, parameters: ReadonlyMap<string, Shape>, kept: readonly number[]): TensorFile {
-  const sourceOf = (name: string): string =>
-    name.replace(/^(model\.layers\.)(\d+)(?=\.)/, (_, lead: string, layer: string) => `${lead}${kept[Number(layer)]}`);
+function fromLayers(
+  weights: TensorFile,
+  parameters: ReadonlyMap<string, Shape>,
+  kept: readonly number[],
+  { layers }: DecoderNames,
+): TensorFile {
+  const sourceOf = (name: string): string => {
+    if (!name.startsWith(`${layers}.`)) return name;
+    return name.replace(/\d+/, (layer) => String(kept[Number(layer)]));
+  };
   const tensors = new Map<string, TensorInfo>();
   for (const name of parameters.keys()) {
     const info = weights.tensors.get(sourceOf(name));
@@ -101,6 +117,7 @@ export function fromScratch(
   parameters: ReadonlyMap<string, Shape>,
   seed: number,
   config: Readonly<Record<string, unknown>>,
+  { norm_offset = 0 }: { readonly norm_offset?: number } = {},
 ): TensorFile {
   const range = typeof config.initializer_range === 'number' ? config.initializer_range : 0.02;
   const tensors = new Map<string, TensorInfo>();
@@ -108,7 +125,11 @@ export function fromScratch(
     const sizes = shape as readonly number[];
     tensors.set(name, { dtype: 'F32', shape: sizes, bytes: 4 * sizes.reduce((a, b) => a * b, 1) });
   }
-  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> =>
-    initialWeight(name, parameters.get(name)!, seed, range);
+  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {
+    const shape = parameters.get(name)!;
+    const data = initialWeight(name, shape, seed, range);
+    // a norm begins at 1, which may lie as 0
+    return norm_offset !== 0 && shape.length === 1 ? data.fill(0) : data;
+  };
   return { name: 'random weights', tensors, metadata: {}, read: readF32, readF32 };
 }

@@ -25,7 +25,7 @@ import {
   split,
   type GeluForm,
 } from '../engine/ops/index.ts';
-import { adapted, withLora, type LoraDropout, type LoraSettings } from './lora.ts';
+import { adapted, withLora, type LinearSite, type LoraDropout, type LoraSettings } from './lora.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
@@ -123,14 +123,14 @@ export function decoder(
   const { names = LLAMA_NAMES } = options;
   const trainable = choices.trainable ?? (() => false);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
-  const lora = loraOf(choices.adapter);
+  const lora = loraOf(graph, choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number, bias: boolean): Value => {
     const shape = [outputs, x.type.shape.at(-1)!];
     const w = weight(`${path}.weight`, options.conv1d ? shape.reverse() : shape);
-    let y = matmul(x, w, { transB: !options.conv1d });
-    if (bias) y = add(y, weight(`${path}.bias`, [outputs]));
-    return lora(graph, path, x, y);
+    const { conv1d = false } = options;
+    const y = lora(path, { x, w, y: matmul(x, w, { transB: !conv1d }), conv1d });
+    return bias ? add(y, weight(`${path}.bias`, [outputs])) : y;
   };
   const norm = (path: string, x: Value, size = H): Value => {
     const gain = weight(`${path}.weight`, [size]);
@@ -236,17 +236,19 @@ function rotation(
   return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after });
 }
 
-function loraOf(adapter: DecoderAdapter | undefined): (graph: Graph, path: string, x: Value, y: Value) => Value {
-  if (!adapter) return (_graph, _path, _x, y) => y;
+function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path: string, site: LinearSite) => Value {
+  if (!adapter) return (_path, { y }) => y;
+  const { settings, trainable, dropout_seed } = adapter;
   let sites = 0;
-  const drop: LoraDropout | undefined = adapter.dropout_seed && {
-    p: adapter.settings.lora_dropout,
-    seed: adapter.dropout_seed,
+  const drop: LoraDropout | undefined = dropout_seed && {
+    p: settings.lora_dropout,
+    seed: dropout_seed,
     site: () => sites++,
   };
-  return (graph, path, x, y) => {
-    const target = adapted(adapter.settings, path);
-    return target ? withLora(graph, target, x, y, adapter.trainable, drop) : y;
+  const { use_dora: dora = false } = settings;
+  return (path, site) => {
+    const target = adapted(settings, path);
+    return target ? withLora(graph, target, site, { trainable, dora, drop }) : site.y;
   };
 }
 

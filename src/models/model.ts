@@ -8,10 +8,11 @@ import { readText, type FileSource } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { openWeights } from '../formats/weights.ts';
-import { readArchitecture } from './architectures/index.ts';
+import { readArchitecture, textConfig } from './architectures/index.ts';
 import type { RawConfig } from './config.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import type { LoraSettings } from './lora.ts';
+import { underHubNames } from './stored-names.ts';
 
 export interface Model {
   /** As the person named it. */
@@ -25,11 +26,14 @@ export interface Model {
 }
 
 export async function openModel(folder: FileSource): Promise<Model> {
-  const weights = await openWeights(folder);
-  const config = (await readConfig(folder)) ?? weights.config;
-  if (!config)
+  const stored = await openWeights(folder);
+  const whole = (await readConfig(folder)) ?? stored.config;
+  if (!whole)
     throw new InputError(folder.name, 'config.json', 'it is missing', 'a model folder as the hub holds it, or a GGUF');
-  const options = readArchitecture(config, `${folder.name}/config.json`);
+  const file = `${folder.name}/config.json`;
+  const config = textConfig(whole, file);
+  const options = readArchitecture(config, file);
+  const weights = underHubNames(stored, whole.model_type);
   const parameters = baseParameters(options);
   checkShapes(weights, parameters);
   return { name: folder.name, folder, config, options, parameters, weights };
@@ -55,10 +59,10 @@ export function baseParameters(options: DecoderOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of the low-rank pairs that these settings put on the decoder's linear layers. */
+/** Names and shapes of what these settings put on the decoder's linear layers: low-rank pairs, DoRA's magnitudes. */
 export function adapterParameters(options: DecoderOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => /\.lora_[AB]\.weight$/.test(name)));
+  return new Map([...all].filter(([name]) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name)));
 }
 
 function parametersOf(options: DecoderOptions, adapter?: DecoderAdapter): Map<string, Shape> {

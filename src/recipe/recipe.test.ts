@@ -206,8 +206,8 @@ describe('parseRecipe', () => {
     ],
     [
       'what is not built',
-      { ...least, export: { gguf: ['Q8_0'] } },
-      'r.json: export.gguf: ["Q8_0"] is not built yet: an empty list',
+      { ...least, training: { fp16: true } },
+      'r.json: training.fp16: true is not built yet: false',
     ],
   ])('refuses %s', (_, json, message) => {
     expect(refusal(json)).toBe(message);

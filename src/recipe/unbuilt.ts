@@ -28,15 +28,8 @@ export const UNBUILT: readonly Unbuilt[] = [
   ],
   ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
   ['lora.modules_to_save', ({ lora }) => lora?.modules_to_save?.length && lora.modules_to_save, 'null'],
-  ['lora.use_dora', ({ lora }) => lora?.use_dora, 'false'],
   ['lora.bias', ({ lora }) => lora && lora.bias !== 'none' && lora.bias, '"none"'],
   ['training.fp16', ({ training }) => training.fp16, 'false'],
-  [
-    'export.onnx',
-    ({ export: { onnx } }) => onnx.find((dtype) => dtype === 'q4' || dtype === 'q4f16'),
-    'any of "fp32", "fp16", "q8"',
-  ],
-  ['export.gguf', ({ export: { gguf } }) => gguf.length > 0 && gguf, 'an empty list'],
 ];
 
 export function refuseUnbuilt(recipe: Recipe, file: string): void {

@@ -336,7 +336,7 @@ export const en = {
   },
   export: {
     title: 'Take it with you',
-    about: 'Each file was opened again in [onnx|ONNX Runtime] and compared with what was trained here.',
+    about: 'Each file was opened again ([onnx|ONNX] in ONNX Runtime) and compared with what was trained here.',
     none: 'The files appear here when a run has written them.',
     formats: 'What is written',
     file: 'File',
@@ -344,7 +344,7 @@ export const en = {
     difference: 'Difference',
     agreement: 'Same word',
     differenceHint:
-      'Difference: the largest distance of any logit, over the largest logit. Same word: how often both would say the same next one.',
+      'Difference: the largest distance of any logit, over the largest logit; of a GGUF, of any weight, over the largest of its tensor. Same word: how often both would say the same next one.',
     verified: (difference: number) => difference.toExponential(1),
     zip: 'Download everything',
     zipSize: (size: number) => `zip, ${bytes(size)}`,
@@ -353,6 +353,7 @@ export const en = {
     written: (files: number) => `${plural(files, 'file')} written.`,
     use: 'Use it',
     useAbout: 'With transformers.js, from the folder “model”:',
+    useOllama: 'With Ollama or llama.cpp, in the folder “model”:',
     refused: 'The browser did not let the page write there. Choose another folder.',
     one: 'Download',
   },

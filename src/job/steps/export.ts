@@ -2,11 +2,10 @@
  * Step 6: what others open: the merged model in each precision asked for, each file opened again and compared; the adapter
  * alone; through the run's outlet, as it is made.
  */
-import { exportModel, type ExportProgress } from '../../export/export-model.ts';
+import { exportModel, wordsOf, type ExportProgress } from '../../export/export-model.ts';
 import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
-import { readAll } from '../../formats/byte-source.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
 import { sequenceLogits } from '../../models/logits.ts';
 import type { ActiveRun } from '../active-run.ts';
@@ -34,7 +33,7 @@ export async function exportStudent(
       files.push({ path: `adapter/${path}`, bytes: bytes.length, dtype: path.endsWith('.json') ? 'json' : 'F32' });
     }
   }
-  if (wanted.onnx.length > 0 || wanted.safetensors) {
+  if (wanted.onnx.length > 0 || wanted.safetensors || wanted.gguf.length > 0) {
     files.push(...(await writeModel(run, data, student, trained, named)));
   }
   await run.find('export', { files, seconds: run.seconds('export') });
@@ -55,12 +54,14 @@ async function writeModel(
   on.free();
   const model = named ? student.model : withTrained(student.model, trained);
   const dtypes = recipe.export.onnx as readonly OnnxDtype[];
+  const expected = dtypes.length + recipe.export.gguf.length + (recipe.export.safetensors ? 1 : 0);
   const paths: string[] = [];
   const exported = await exportModel({
     model,
     adapters: named ? [named] : [],
     dtypes,
     safetensors: recipe.export.safetensors,
+    gguf: recipe.export.gguf,
     card: {
       title: recipe.name,
       base_model: recipe.student.model,
@@ -74,20 +75,18 @@ async function writeModel(
     },
     out: {
       write: (path, content) => outlet.write(`model/${path}`, content),
-      async read(path) {
+      async open(path) {
         const source = await outlet.open(`model/${path}`);
         if (!source) throw new Error(`model/${path} was written, and is not there`);
-        return readAll(source);
+        return source;
       },
     },
     ort: await run.host.ort(),
     reference,
-    onProgress: (progress) => tell(run, progress, paths, dtypes.length),
+    onProgress: (progress) => tell(run, progress, paths, expected),
   });
   for (const note of exported.notes) {
-    const detail =
-      note.kind === 'no-tokenizer' ? `${note.folder} has no tokenizer` : `${note.path} is too large to be opened again`;
-    run.emit({ kind: 'fact', step: 'export', facts: { [note.kind]: detail } });
+    run.emit({ kind: 'fact', step: 'export', facts: { [note.kind]: wordsOf(note) } });
   }
   return exported.files.map((file) => ({ ...file, path: `model/${file.path}` }));
 }

@@ -2,6 +2,7 @@
  * Step 3: the model that learns, as it starts: opened, cut if the recipe says so, with the adapter that is trained. Weights
  * are read when they are put on a device; everything is a function of files, recipe and seed, so nothing is kept of it.
  */
+import { ggufShape } from '../../export/gguf/metadata.ts';
 import { mergeAdapters } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
@@ -38,6 +39,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile) : whole;
   const { model, adapter } = await withAdapter(context, cut);
+  // what has no form as GGUF is said now and not after the training
+  if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
   const parameters = countParameters(model.parameters);
   const trainable = adapter ? countParameters(adapterParameters(model.options, adapter.settings)) : parameters;
   const student: Student = {
@@ -84,7 +87,7 @@ async function withAdapter(
   }
   const config = newConfig(context, lora, model);
   const settings = loraSettings(config, lora.lora_dropout);
-  const tensors = newAdapter(model.options, settings, lora.init_lora_weights, seed);
+  const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
   if (tensors.size === 0) {
     throw new InputError(
       context.recipeFile,
@@ -106,7 +109,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
       'names of linear layers, or "all-linear"',
     );
   }
-  const { r, lora_alpha, lora_dropout, use_rslora, init_lora_weights } = lora;
+  const { r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights } = lora;
   const { student } = context.recipe;
   return adapterConfig({
     r,
@@ -114,7 +117,9 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     lora_dropout,
     target_modules: targets,
     use_rslora,
+    use_dora,
     init_lora_weights,
+    fan_in_fan_out: model.options.conv1d === true,
     task_type: 'CAUSAL_LM',
     base_model_name_or_path: student.compress ? null : student.model,
     revision: student.compress ? null : student.revision,

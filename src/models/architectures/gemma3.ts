@@ -3,7 +3,7 @@
  * over each head of q and k; embeddings times √hidden; a GELU gate; five layers with a window and a rotary of their own to
  * one that sees all. Soft caps, which no Gemma 3 has, are refused.
  */
-import type { ConfigReader, RawConfig } from '../config.ts';
+import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GEMMA3_NAMES } from '../names.ts';
 import { readRotary, type RotaryOptions } from '../rotary.ts';
@@ -60,5 +60,18 @@ function rotaries(config: ConfigReader, headDim: number): { rotary: RotaryOption
   return {
     rotary: read('full_attention', config.positive('rope_theta', 1e6), config.object('rope_scaling')),
     sliding_rotary: read('sliding_attention', config.positive('rope_local_base_freq', 1e4)),
+  };
+}
+
+/** `gemma3` holds a picture reader and, under `text_config`, a text model that lacks what the whole says of tokens. */
+export function gemmaText(raw: RawConfig, file: string): RawConfig {
+  const text = new ConfigReader(raw, file).object('text_config') ?? {};
+  const tokens = ['bos_token_id', 'eos_token_id', 'pad_token_id', 'tie_word_embeddings', 'initializer_range'];
+  const given = tokens.filter((field) => raw[field] !== undefined).map((field) => [field, raw[field]]);
+  return {
+    architectures: ['Gemma3ForCausalLM'],
+    ...Object.fromEntries(given),
+    ...text,
+    model_type: 'gemma3_text',
   };
 }

@@ -37,6 +37,15 @@ export function gpt2(config: ConfigReader): DecoderOptions {
   };
 }
 
+/** transformers' `attribute_map`. */
+export const GPT2_FIELDS: Readonly<Record<string, string>> = {
+  num_hidden_layers: 'n_layer',
+  hidden_size: 'n_embd',
+  intermediate_size: 'n_inner',
+  num_attention_heads: 'n_head',
+  max_position_embeddings: 'n_positions',
+};
+
 const GELU: Readonly<Record<string, GeluForm>> = {
   gelu: 'none',
   gelu_python: 'none',

@@ -2,8 +2,8 @@
 import { InputError } from '../../formats/input-error.ts';
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
-import { gemma3 } from './gemma3.ts';
-import { gpt2 } from './gpt2.ts';
+import { gemma3, gemmaText } from './gemma3.ts';
+import { gpt2, GPT2_FIELDS } from './gpt2.ts';
 import { llama } from './llama.ts';
 import { mistral } from './mistral.ts';
 import { phi3 } from './phi3.ts';
@@ -20,7 +20,20 @@ const ARCHITECTURES: Readonly<Record<string, (config: ConfigReader) => DecoderOp
   gpt2,
 };
 
-export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
+/** What config.json calls a size, for architectures with names of their own. */
+const FIELDS: Readonly<Record<string, Readonly<Record<string, string>>>> = { gpt2: GPT2_FIELDS };
+
+export function configField(model_type: unknown, name: string): string {
+  return (typeof model_type === 'string' && FIELDS[model_type]?.[name]) || name;
+}
+
+/** The config of the text model, where others (images) are wrapped around it: what is trained, and what is written. */
+export function textConfig(raw: RawConfig, file: string): RawConfig {
+  return raw.model_type === 'gemma3' ? gemmaText(raw, file) : raw;
+}
+
+export function readArchitecture(whole: RawConfig, file: string): DecoderOptions {
+  const raw = textConfig(whole, file);
   const type = raw.model_type;
   const read = typeof type === 'string' && Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type] : undefined;
   if (!read) {

@@ -1,0 +1,58 @@
+/** `forward` against PyTorch, transformers and peft: logits, loss, hidden states, every gradient, with and without adapter. */
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { openSafetensors } from '../formats/safetensors.ts';
+import { forward } from './forward.ts';
+import { nodeFile } from './node-files.ts';
+
+const REFERENCE = path.resolve('../shared/reference');
+const folders: string[] = [];
+afterAll(() => Promise.all(folders.map((folder) => rm(folder, { recursive: true }))));
+
+/** Largest difference that a tensor may show, over its largest entry: what the project promises of float32. */
+const TOLERANCE = 2e-4;
+
+for (const name of ['llama', 'qwen2', 'gpt2']) {
+  const folder = path.join(REFERENCE, name);
+  const there = existsSync(folder);
+  if (!there) console.warn(`skipped: there is no ${folder}`);
+  // each compiles its kernels: half a minute where the processor is shared
+  describe.skipIf(!there)(name, { timeout: 120_000 }, () => {
+    it('computes what PyTorch does', async () => compare(folder, folder, ['--hidden']));
+    it('computes what PyTorch does, with an adapter', async () =>
+      compare(folder, path.join(folder, 'lora'), ['--adapter', path.join(folder, 'lora')]));
+  });
+}
+
+async function compare(model: string, expected: string, [flag, value]: string[]): Promise<void> {
+  const out = path.join(await mkdtemp(path.join(tmpdir(), 'stillroom-')), 'out.safetensors');
+  folders.push(path.dirname(out));
+  const inputs = path.join(model, 'inputs.safetensors');
+  const flags = { inputs, out, grads: true, [flag!.slice(2)]: value ?? true };
+  await forward([model], flags);
+  const got = await openSafetensors(await nodeFile(out));
+  const wanted = await openSafetensors(await nodeFile(path.join(expected, 'expected.safetensors')));
+  const mask = Array.from(
+    (await (await openSafetensors(await nodeFile(inputs))).read('attention_mask')) as BigInt64Array,
+  );
+  const tensors = new Map<string, { wanted: Float32Array; got: Float32Array }>();
+  for (const name of wanted.tensors.keys()) {
+    if (name === 'merged.logits') continue;
+    tensors.set(name, { wanted: await wanted.readF32(name), got: await got.readF32(name) });
+  }
+  const largest = (values: Float32Array): number => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const steepest = Math.max(...[...tensors].map(([name, one]) => (name.startsWith('grad.') ? largest(one.wanted) : 0)));
+  for (const [name, { wanted, got }] of tensors) {
+    expect(got.length, name).toBe(wanted.length);
+    const each = wanted.length / mask.length;
+    // nobody says what is at a padded place
+    const counts = /^(logits|hidden\.)/.test(name) ? (i: number) => mask[Math.floor(i / each)] !== 0n : () => true;
+    // the gradient of a key's bias is zero but for rounding
+    const scale = Math.max(largest(wanted), name.startsWith('grad.') ? 1e-5 * steepest : 0);
+    const difference = largest(wanted.map((value, i) => (counts(i) ? value - got[i]! : 0)));
+    expect(difference / scale, name).toBeLessThanOrEqual(TOLERANCE);
+  }
+}
