@@ -55,6 +55,7 @@ const LLAMA = {
   intermediate_size: 24,
   num_hidden_layers: 3,
   num_attention_heads: 2,
+  num_key_value_heads: 2,
   max_position_embeddings: 64,
 };
 
