@@ -5,25 +5,14 @@
 import { Device } from '../../engine/run/device.ts';
 import { measureBounds } from './bounds.ts';
 import type { BenchReport, BenchResult, BenchSummary, Suite } from './protocol.ts';
+import type { FileSource } from '../../formats/byte-source.ts';
+import type { Bench } from './suite.ts';
 import { attentionSuite } from './suites/attention.ts';
 import { cacheSuite } from './suites/cache.ts';
 import { matmulSuite } from './suites/matmul.ts';
 import { memorySuite } from './suites/memory.ts';
 import { startupSuite } from './suites/startup.ts';
 import { stepSuite } from './suites/step.ts';
-import type { FileSource } from '../../formats/byte-source.ts';
-
-/** What a suite works with. */
-export interface Bench {
-  readonly device: Device;
-  readonly gpu: GPU;
-  readonly peak_gflops: number;
-  readonly stream_gbps: number;
-  readonly summary: BenchSummary;
-  /** The model of suite `cache`, a folder. */
-  readonly model: () => Promise<FileSource>;
-  add(result: BenchResult): void;
-}
 
 const RUN: Readonly<Record<Suite, (bench: Bench) => Promise<void>>> = {
   matmul: matmulSuite,

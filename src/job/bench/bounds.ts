@@ -1,5 +1,5 @@
 /** What the device itself can do: multiply-adds with nothing to wait for, and reading memory with nothing to compute. */
-import type { OpDefinition } from '../../engine/graph/types.ts';
+import { bytesOf, sizeOf, type OpDefinition } from '../../engine/graph/types.ts';
 import type { Device } from '../../engine/run/device.ts';
 import { timeGraph } from './measure.ts';
 
@@ -28,20 +28,21 @@ export async function measureBounds(device: Device): Promise<Bounds> {
     peak_gflops = Math.max(peak_gflops, flops / ms / 1e6);
   }
   let stream_gbps = 0;
+  const size = device.adapter.software ? STREAM.software : STREAM.hardware;
   for (const type of ['f32', 'vec4<f32>'] as const) {
     for (const spread of [1, 16]) {
       const { ms } = await timeGraph(device, (graph) =>
-        graph.apply(reads, [graph.input('x', [STREAM])], { type, spread }),
+        graph.apply(reads, [graph.input('x', [size])], { type, spread }),
       );
-      stream_gbps = Math.max(stream_gbps, (4 * STREAM) / ms / 1e6);
+      stream_gbps = Math.max(stream_gbps, (4 * size) / ms / 1e6);
     }
   }
   return { peak_gflops, stream_gbps };
 }
 
 const THREADS = 16384;
-/** f32 that the reading shader goes through: more than caches hold. */
-const STREAM = 2 ** 24;
+/** f32 that the reading shader goes through: more than caches hold, and no more than a slow device reads in a moment. */
+const STREAM = { software: 2 ** 22, hardware: 2 ** 25 };
 
 const multiplyAdds: OpDefinition<{ readonly type: string; readonly chains: number; readonly steps: number }> = {
   name: 'multiply-adds',
@@ -79,9 +80,9 @@ const multiplyAdds: OpDefinition<{ readonly type: string; readonly chains: numbe
 const reads: OpDefinition<{ readonly type: string; readonly spread: number }> = {
   name: 'reads',
   infer: () => [{ shape: [THREADS], dtype: 'f32' }],
-  cost: () => ({ flops: STREAM, bytes: 4 * STREAM }),
+  cost: ([x]) => ({ flops: sizeOf(x!.shape), bytes: bytesOf(x!) }),
   kernel({ inputs: [x], outputs: [out], attributes: { type, spread } }) {
-    const each = STREAM / (type === 'f32' ? 1 : 4) / THREADS;
+    const each = x!.size / (type === 'f32' ? 1 : 4) / THREADS;
     const at = (j: number): string => `x[(i + ${j}u) * ${THREADS}u + gid.x]`;
     const terms = Array.from({ length: spread }, (_, j) => `s += ${at(j)};`).join(' ');
     return [

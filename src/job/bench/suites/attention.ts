@@ -3,9 +3,9 @@ import { gradients } from '../../../engine/graph/autodiff.ts';
 import type { Graph } from '../../../engine/graph/graph.ts';
 import type { Value } from '../../../engine/graph/types.ts';
 import { attention } from '../../../engine/ops/index.ts';
-import type { Bench } from '../bench.ts';
+import type { Bench } from '../suite.ts';
 import { timeGraph } from '../measure.ts';
-import { product } from './matmul.ts';
+import { product } from '../shapes.ts';
 
 const HEADS = 9;
 const KV_HEADS = 3;

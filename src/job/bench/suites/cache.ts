@@ -9,7 +9,7 @@ import { sequenceLogits } from '../../../models/logits.ts';
 import { openModel } from '../../../models/model.ts';
 import { loadParameters } from '../../../models/on-device.ts';
 import { EngineTeacher } from '../../../teacher/capture.ts';
-import type { Bench } from '../bench.ts';
+import type { Bench } from '../suite.ts';
 
 const ROWS = 4;
 const LENGTH = 48;

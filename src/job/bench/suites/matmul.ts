@@ -1,9 +1,7 @@
 /** Matmul of the shapes of a small language model, in the three transpositions that training needs. */
-import type { Value } from '../../../engine/graph/types.ts';
-import type { Graph } from '../../../engine/graph/graph.ts';
-import { matmul } from '../../../engine/ops/index.ts';
-import type { Bench } from '../bench.ts';
+import type { Bench } from '../suite.ts';
 import { timeGraph } from '../measure.ts';
+import { LAYOUTS, product } from '../shapes.ts';
 
 const SHAPES = [
   [512, 512, 512],
@@ -12,7 +10,6 @@ const SHAPES = [
   [2048, 576, 576],
   [512, 576, 49152],
 ] as const;
-const LAYOUTS = ['NT', 'NN', 'TN'] as const;
 
 export async function matmulSuite({ device, peak_gflops, summary, add }: Bench): Promise<void> {
   for (const [M, K, N] of SHAPES) {
@@ -25,14 +22,3 @@ export async function matmulSuite({ device, peak_gflops, summary, add }: Bench):
     }
   }
 }
-
-/** A [M, K] · B [K, N], each stored as the layout says. */
-export const product =
-  (M: number, K: number, N: number, layout: (typeof LAYOUTS)[number]) =>
-  (graph: Graph): Value[] => {
-    const transA = layout === 'TN';
-    const transB = layout === 'NT';
-    const a = graph.input('a', transA ? [K, M] : [M, K]);
-    const b = graph.input('b', transB ? [N, K] : [K, N]);
-    return [matmul(a, b, { transA, transB })];
-  };

@@ -1,9 +1,9 @@
 /** What memory bounds: copying, and writing text a token at a time, which reads every weight once. */
 import { Generator } from '../../../models/generate.ts';
 import { baseParameters, countParameters } from '../../../models/model.ts';
-import type { Bench } from '../bench.ts';
+import type { Bench } from '../suite.ts';
 import { best } from '../measure.ts';
-import { randomWeights, SMOLLM2 } from './step.ts';
+import { randomWeights, SMOLLM2 } from '../shapes.ts';
 
 const COPIED = 2 ** 27;
 const WRITTEN = 8;

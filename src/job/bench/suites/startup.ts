@@ -1,8 +1,8 @@
 /** From nothing to the first step: a device, its kernels, one pass. */
 import { Device } from '../../../engine/run/device.ts';
-import type { Bench } from '../bench.ts';
+import type { Bench } from '../suite.ts';
 import { timeGraph } from '../measure.ts';
-import { product } from './matmul.ts';
+import { product } from '../shapes.ts';
 
 export async function startupSuite({ gpu, add }: Bench): Promise<void> {
   const start = performance.now();

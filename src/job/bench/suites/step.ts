@@ -2,33 +2,14 @@
  * A whole LoRA step of SmolLM2-135M's shape, 512 tokens, by the trainer itself: against the rate of the step's own matmuls,
  * JavaScript's share of it, what distilling from a cache adds, and planned against allocated bytes.
  */
-import type { Bench } from '../bench.ts';
-import type { Device, DeviceTensor } from '../../../engine/run/device.ts';
-import { sizeOf } from '../../../engine/graph/types.ts';
-import type { DecoderOptions } from '../../../models/decoder.ts';
+import type { Bench } from '../suite.ts';
+import type { Device } from '../../../engine/run/device.ts';
 import { baseParameters, countParameters } from '../../../models/model.ts';
 import type { MicroBatch, TeacherBatch } from '../../../train/batch.ts';
 import type { Objective } from '../../../train/step-graphs.ts';
 import { Trainer } from '../../../train/trainer.ts';
-import { noise } from '../measure.ts';
+import { randomWeights, SMOLLM2 } from '../shapes.ts';
 
-/** SmolLM2-135M's config.json. */
-export const SMOLLM2: DecoderOptions = {
-  vocab_size: 49152,
-  hidden_size: 576,
-  num_hidden_layers: 30,
-  num_attention_heads: 9,
-  num_key_value_heads: 3,
-  head_dim: 64,
-  intermediate_size: 1536,
-  max_position_embeddings: 8192,
-  norm_eps: 1e-5,
-  rotary: { theta: 100000, dims: 64, scaling: { kind: 'default' } },
-  tie_word_embeddings: true,
-  qkv_bias: false,
-  output_bias: false,
-  mlp_bias: false,
-};
 const TOKENS = 512;
 const K = 32;
 const LORA = { r: 8, lora_alpha: 16, lora_dropout: 0, target_modules: ['q_proj', 'v_proj'], use_rslora: false };
@@ -103,19 +84,6 @@ async function trainerOf(device: Device, objective: Objective): Promise<Trainer>
     },
     async (place) => randomWeights(device, place),
   );
-}
-
-export async function randomWeights(
-  device: Device,
-  place?: (name: string, shape: readonly (number | string)[]) => DeviceTensor | undefined,
-): Promise<Map<string, DeviceTensor>> {
-  const tensors = new Map<string, DeviceTensor>();
-  for (const [name, shape] of baseParameters(SMOLLM2)) {
-    if (place?.(name, shape)) continue;
-    const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
-    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data)));
-  }
-  return tensors;
 }
 
 /** The best of three steps after a first one: milliseconds, and how many of them JavaScript took. */
