@@ -111,9 +111,9 @@ async function engineLogits(
   return sequenceLogits(device, model.options, tensors, sequences);
 }
 
-/** Low-rank pairs and nothing else: what the engine puts on a decoder. */
+/** Low-rank pairs and DoRA's magnitudes, and nothing else: what the engine puts on a decoder. */
 function isPlain({ adapter }: NamedAdapter): boolean {
-  return !adapter.config.use_dora && [...adapter.tensors.keys()].every((name) => /\.lora_[AB]\.weight$/.test(name));
+  return [...adapter.tensors.keys()].every((name) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name));
 }
 
 function tell(out: string, { files, notes }: Exported): void {

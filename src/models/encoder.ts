@@ -66,11 +66,12 @@ export function encoder(
   const head_dim = H / heads;
   const trainable = choices.trainable ?? (() => false);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
-  const lora = loraOf(choices.adapter);
+  const lora = loraOf(graph, choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number): Value => {
-    const y = matmul(x, weight(`${path}.weight`, [outputs, x.type.shape.at(-1)!]), { transB: true });
-    return lora(graph, path, x, add(y, weight(`${path}.bias`, [outputs])));
+    const w = weight(`${path}.weight`, [outputs, x.type.shape.at(-1)!]);
+    const y = lora(path, { x, w, y: matmul(x, w, { transB: true }), conv1d: false });
+    return add(y, weight(`${path}.bias`, [outputs]));
   };
   const norm = (path: string, x: Value): Value =>
     layernorm(x, weight(`${path}.weight`, [H]), weight(`${path}.bias`, [H]), { eps: options.norm_eps });

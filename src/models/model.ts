@@ -8,7 +8,13 @@ import { readText, type FileSource } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { openWeights } from '../formats/weights.ts';
-import { isEncoder, readAnyArchitecture, readArchitecture, type ModelOptions } from './architectures/index.ts';
+import {
+  isEncoder,
+  readAnyArchitecture,
+  readArchitecture,
+  textConfig,
+  type ModelOptions,
+} from './architectures/index.ts';
 import type { RawConfig } from './config.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { encoder } from './encoder.ts';
@@ -41,11 +47,13 @@ async function open<Options extends ModelOptions>(
   read: (config: RawConfig, file: string, stored: ReadonlySet<string>) => Options,
 ): Promise<Model<Options>> {
   const stored = await openWeights(folder);
-  const config = (await readConfig(folder)) ?? stored.config;
-  if (!config)
+  const whole = (await readConfig(folder)) ?? stored.config;
+  if (!whole)
     throw new InputError(folder.name, 'config.json', 'it is missing', 'a model folder as the hub holds it, or a GGUF');
-  const weights = underHubNames(stored, config.model_type);
-  const options = read(config, `${folder.name}/config.json`, new Set(weights.tensors.keys()));
+  const file = `${folder.name}/config.json`;
+  const config = textConfig(whole, file);
+  const weights = underHubNames(stored, whole.model_type);
+  const options = read(config, file, new Set(weights.tensors.keys()));
   const parameters = baseParameters(options);
   checkShapes(weights, parameters);
   return { name: folder.name, folder, config, options, parameters, weights };
@@ -71,10 +79,10 @@ export function baseParameters(options: ModelOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of the low-rank pairs that these settings put on the linear layers. */
+/** Names and shapes of what these settings put on the linear layers: low-rank pairs, DoRA's magnitudes. */
 export function adapterParameters(options: ModelOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => /\.lora_[AB]\.weight$/.test(name)));
+  return new Map([...all].filter(([name]) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name)));
 }
 
 function parametersOf(options: ModelOptions, adapter?: DecoderAdapter): Map<string, Shape> {

@@ -11,9 +11,15 @@ export interface DecoderNames {
   readonly attention_norm: string;
   /** One projection for q, k and v, or one each. */
   readonly qkv: string | readonly [string, string, string];
+  /** Of each head's q and k. */
+  readonly query_norm?: string;
+  readonly key_norm?: string;
   readonly attention_output: string;
+  /** Of what attention, or the MLP, adds to the stream. */
+  readonly after_attention_norm?: string;
   readonly mlp_norm: string;
-  /** Of a gated MLP only. */
+  readonly after_mlp_norm?: string;
+  /** Of a gated MLP whose `up` does not give both, the gate first. */
   readonly gate?: string;
   readonly up: string;
   readonly down: string;
@@ -30,6 +36,26 @@ export const LLAMA_NAMES: DecoderNames = {
   gate: 'mlp.gate_proj',
   up: 'mlp.up_proj',
   down: 'mlp.down_proj',
+};
+
+export const QWEN3_NAMES: DecoderNames = {
+  ...LLAMA_NAMES,
+  query_norm: 'self_attn.q_norm',
+  key_norm: 'self_attn.k_norm',
+};
+
+export const PHI3_NAMES: DecoderNames = {
+  ...LLAMA_NAMES,
+  qkv: 'self_attn.qkv_proj',
+  gate: undefined,
+  up: 'mlp.gate_up_proj',
+};
+
+export const GEMMA3_NAMES: DecoderNames = {
+  ...QWEN3_NAMES,
+  after_attention_norm: 'post_attention_layernorm',
+  mlp_norm: 'pre_feedforward_layernorm',
+  after_mlp_norm: 'post_feedforward_layernorm',
 };
 
 export const GPT2_NAMES: DecoderNames = {

@@ -9,6 +9,9 @@ const RENAMED: Readonly<Record<string, (stored: string) => string>> = {
   gpt2: (stored) => (/^(transformer|lm_head)\./.test(stored) ? stored : `transformer.${stored}`),
   bert: (stored) =>
     stored.replace(/LayerNorm\.gamma$/, 'LayerNorm.weight').replace(/LayerNorm\.beta$/, 'LayerNorm.bias'),
+  // the text model within the one that reads pictures, as transformers 5 and as the hub's files name it
+  gemma3: (stored) =>
+    stored.replace(/^(?:model\.language_model\.|language_model\.model\.)/, 'model.').replace(/^language_model\./, ''),
 };
 
 /** The same file under these names. */

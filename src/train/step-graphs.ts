@@ -8,16 +8,19 @@ import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
 import { accumulate, adamw, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
+import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
 import { decoder, headName, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
 import type { LoraSettings } from '../models/lora.ts';
 import { decays, type Shard, type Trainable } from './flat-parameters.ts';
 
 /** DESIGN §5: (1 − alpha) · CE + alpha · T² · D(teacher, student). */
 export interface Objective {
-  readonly objective: 'none' | 'forward_kl';
+  readonly objective: LinearLossAttributes['objective'];
   readonly temperature: number;
   readonly alpha: number;
-  readonly tail: 'bucket' | 'ignore' | 'renormalize';
+  readonly tail: LinearLossAttributes['tail'];
+  readonly beta?: number;
+  readonly skew?: number;
   /** Entries a position of the teacher's cache; 0 without a teacher. */
   readonly k: number;
   readonly label_smoothing_factor: number;
@@ -142,6 +145,8 @@ function forward(
       temperature: objective.temperature,
       alpha: objective.alpha,
       tail: objective.tail,
+      beta: objective.beta,
+      skew: objective.skew,
       label_smoothing: objective.label_smoothing_factor,
       hiddenGradient: training,
       weightGradient: training && model.trainable(headName(model.options)),

@@ -6,6 +6,7 @@ export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
 export { gelu, type GeluForm } from './gelu/gelu.ts';
+export { inverseNorms } from './inverse-norms/inverse-norms.ts';
 export { kvAppend } from './kv-append/kv-append.ts';
 export { layernorm } from './layernorm/layernorm.ts';
 export { lastRow } from './last-row/last-row.ts';

@@ -78,15 +78,16 @@ export async function trainStudent(
 }
 
 export function objectiveOf(recipe: Recipe, view: Pick<CacheView, 'k'> | undefined): Objective {
-  const { objective, temperature, alpha, tail } = recipe.distill;
+  const { objective, temperature, alpha, tail, beta, skew } = recipe.distill;
   const { label_smoothing_factor } = recipe.training;
   if (!view) return { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor };
-  // refuseUnbuilt has refused the others
   return {
-    objective: objective as Objective['objective'],
+    objective,
     temperature,
     alpha,
-    tail: tail as Objective['tail'],
+    tail: tail as Objective['tail'], // refuseUnbuilt has refused the other
+    beta,
+    skew,
     k: view.k,
     label_smoothing_factor,
   };

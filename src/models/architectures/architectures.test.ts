@@ -78,3 +78,76 @@ describe('gpt2', () => {
     expect(refused({ ...config, n_head: 5 })).toMatch(/n_head/);
   });
 });
+
+const LLAMA = {
+  model_type: 'llama',
+  vocab_size: 32,
+  hidden_size: 16,
+  intermediate_size: 24,
+  num_hidden_layers: 3,
+  num_attention_heads: 2,
+  num_key_value_heads: 2,
+  max_position_embeddings: 64,
+};
+
+describe('rotary settings', () => {
+  const rotaryOf = (more: object) => readArchitecture({ ...LLAMA, ...more }, 'config.json').rotary;
+  it('are the same in both spellings', () => {
+    const settings = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 16 };
+    expect(rotaryOf({ rope_theta: 5e5, rope_scaling: settings })).toEqual(
+      rotaryOf({ rope_parameters: { rope_theta: 5e5, ...settings } }),
+    );
+    expect(rotaryOf({ rope_theta: 5e5 })!.theta).toBe(5e5);
+    expect(rotaryOf({})!.theta).toBe(10000);
+  });
+  it('that are not known, or do not fit, are refused by name', () => {
+    expect(refused({ ...LLAMA, rope_scaling: { type: 'mrope' } })).toMatch(/rope_scaling.type: "mrope"/);
+    expect(refused({ ...LLAMA, rope_parameters: { mrope_section: [1, 2] } })).toMatch(/mrope_section/);
+    expect(refused({ ...LLAMA, rope_scaling: { type: 'linear' } })).toMatch(/rope_scaling.factor: it is missing/);
+    expect(refused({ ...LLAMA, partial_rotary_factor: 0.4 })).toMatch(/partial_rotary_factor/);
+    const longrope = { type: 'longrope', short_factor: [1, 1], long_factor: [1, 1, 1, 1] };
+    expect(refused({ ...LLAMA, rope_scaling: longrope })).toMatch(/short_factor/);
+  });
+});
+
+describe('sliding windows', () => {
+  const windowsOf = (config: object) => {
+    const { sliding_window, sliding_layers } = readArchitecture({ ...LLAMA, ...config }, 'config.json');
+    return [sliding_window, sliding_layers];
+  };
+  it('mistral: over all layers, 4096 where a config says nothing, none where it says null', () => {
+    expect(windowsOf({ model_type: 'mistral' })).toEqual([4096, undefined]);
+    expect(windowsOf({ model_type: 'mistral', sliding_window: null })).toEqual([undefined, undefined]);
+    expect(refused({ ...LLAMA, model_type: 'mistral', attention_bias: true })).toMatch(/attention_bias/);
+  });
+  it('qwen: from max_window_layers on, where used', () => {
+    const window = { model_type: 'qwen2', sliding_window: 8, max_window_layers: 1 };
+    expect(windowsOf(window)).toEqual([undefined, undefined]);
+    expect(windowsOf({ ...window, use_sliding_window: true })).toEqual([8, [false, true, true]]);
+  });
+  it('gemma3: by layer_types, else every sixth layer sees all', () => {
+    const gemma = { model_type: 'gemma3_text', num_hidden_layers: 7, head_dim: 8 };
+    expect(windowsOf(gemma)[1]).toEqual([true, true, true, true, true, false, true]);
+    const types = ['full_attention', 'sliding_attention', 'full_attention'];
+    expect(windowsOf({ ...gemma, num_hidden_layers: 3, layer_types: types })[1]).toEqual([false, true, false]);
+    expect(refused({ ...LLAMA, model_type: 'gemma3_text', layer_types: ['chunked'] })).toMatch(/layer_types/);
+  });
+});
+
+describe('gemma3', () => {
+  it('is read out of the config that wraps it, with the older spelling of its two rotaries', () => {
+    const text = { ...LLAMA, model_type: undefined, head_dim: 8, rope_scaling: { rope_type: 'linear', factor: 8 } };
+    const options = readArchitecture(
+      { model_type: 'gemma3', eos_token_id: [1, 106], text_config: text },
+      'config.json',
+    );
+    expect(options.rotary).toEqual({ theta: 1e6, dims: 8, scaling: { kind: 'linear', factor: 8 } });
+    expect(options.sliding_rotary).toEqual({ theta: 1e4, dims: 8, scaling: { kind: 'default' } });
+    expect(options).toMatchObject({ norm_offset: 1, tie_word_embeddings: true, embedding_scale: 4 });
+  });
+  it('refuses soft caps and sight in both directions', () => {
+    const gemma = { ...LLAMA, model_type: 'gemma3_text', head_dim: 8 };
+    expect(refused({ ...gemma, final_logit_softcapping: 30 })).toMatch(/final_logit_softcapping: 30/);
+    expect(refused({ ...gemma, use_bidirectional_attention: true })).toMatch(/use_bidirectional_attention/);
+  });
+});

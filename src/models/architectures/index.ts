@@ -5,14 +5,22 @@ import type { DecoderOptions } from '../decoder.ts';
 import type { EncoderOptions } from '../encoder.ts';
 import { bert } from './bert.ts';
 import { distilbert, DISTILBERT_FIELDS } from './distilbert.ts';
+import { gemma3, gemmaText } from './gemma3.ts';
 import { gpt2, GPT2_FIELDS } from './gpt2.ts';
 import { llama } from './llama.ts';
+import { mistral } from './mistral.ts';
+import { phi3 } from './phi3.ts';
 import { qwen2 } from './qwen2.ts';
+import { qwen3 } from './qwen3.ts';
 
 /** Models that write text. */
 const DECODERS: Readonly<Record<string, (config: ConfigReader) => DecoderOptions>> = {
   llama,
+  mistral,
   qwen2,
+  qwen3,
+  phi3,
+  gemma3_text: gemma3,
   gpt2,
 };
 
@@ -44,8 +52,14 @@ export function readAnyArchitecture(raw: RawConfig, file: string, stored: Readon
   return read ? read(new ConfigReader(raw, file), stored) : readArchitecture(raw, file);
 }
 
+/** The config of the text model, where others (images) are wrapped around it: what is trained, and what is written. */
+export function textConfig(raw: RawConfig, file: string): RawConfig {
+  return raw.model_type === 'gemma3' ? gemmaText(raw, file) : raw;
+}
+
 /** A decoder's; an encoder is refused for what it cannot do. */
-export function readArchitecture(raw: RawConfig, file: string): DecoderOptions {
+export function readArchitecture(whole: RawConfig, file: string): DecoderOptions {
+  const raw = textConfig(whole, file);
   const type = raw.model_type;
   const read = typeof type === 'string' && Object.hasOwn(DECODERS, type) ? DECODERS[type] : undefined;
   if (typeof type === 'string' && Object.hasOwn(ENCODERS, type)) {

@@ -17,8 +17,8 @@ import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/type
 import { matmulDispatch } from '../matmul/kernel.ts';
 import { f32, flatGrid, rolled } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
-import { forwardKl } from './forward-kl.ts';
-import type { LinearLossAttributes } from './linear-loss.ts';
+import { ABSENT, tailWgsl, termWgsl, type DivergenceChoice } from './divergence.ts';
+import { divergenceOf, type LinearLossAttributes } from './linear-loss.ts';
 
 /** Numbers a partial and a row's coefficients hold. */
 const PARTIAL = 8;
@@ -38,7 +38,9 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
   const most = chunks[0]!.rows;
   const k = attributes.objective === 'none' ? 0 : ids!.size / rows;
   const lanes = V >= 4096 ? 128 : 8;
-  const row: RowShape = { V, k, lanes, attributes };
+  const choice = divergenceOf(attributes);
+  const row: RowShape = { V, k, lanes, attributes, choice };
+  const term = choice ? termWgsl(choice) : '';
 
   const logits = scratch([most, V]);
   const partial = scratch([most, lanes, PARTIAL]);
@@ -58,9 +60,9 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     });
     const read = (name: string, operand: Operand): Binding => ({ name, operand, access: 'read' });
     const write = (name: string, operand: Operand): Binding => ({ name, operand, access: 'write' });
-    const add = (label: string, items: number, bindings: Binding[], body: string): void => {
+    const add = (label: string, items: number, bindings: Binding[], body: string, functions = ''): void => {
       const grid = flatGrid(items);
-      const code = `${grid.entry} {\n  ${grid.index}\n${body}\n}`;
+      const code = `${functions}\n${grid.entry} {\n  ${grid.index}\n${body}\n}`;
       dispatches.push({
         label: `linear-loss ${label} ${chunk.rows}x${V}`,
         bindings,
@@ -116,6 +118,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         ...entries,
       ],
       joinRow(row),
+      term,
     );
     if (!hiddenGradient && !weightGradient && !biasGradient) return;
     add(
@@ -130,6 +133,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         chunk.rows * k,
         [write('logits', logits), read('coefficients', coefficients), window('targets', targets!, 1), ...entries],
         sparseGradient(row),
+        term,
       );
     }
     if (hiddenGradient) {
@@ -199,17 +203,23 @@ interface RowShape {
   readonly k: number;
   readonly lanes: number;
   readonly attributes: LinearLossAttributes;
+  /** undefined without a teacher. */
+  readonly choice: DivergenceChoice | undefined;
 }
 
 /** What stands in a row for an entry that was set aside. */
 const ASIDE = '-1e30';
 
-/** An entry: the student's logit, the teacher's log p, the id. One tensor, because a kernel may bind eight buffers only. */
+/**
+ * An entry: the student's logit, the teacher's log p, the id, 1 where there is one (a row may have fewer than k: what fills
+ * it up stays in the row, and so in the tail). One tensor, because a kernel may bind eight buffers only.
+ */
 function setAside({ V, k, attributes: { temperature: T } }: RowShape): string {
   return `  let id = u32(teacher_ids[i]);
   let at = (i / ${k}u) * ${V}u + id;
-  support[i] = vec4<f32>(logits[at], teacher_logits[i] / ${f32(T)} - teacher_log_z[i / ${k}u], f32(id), 0.0);
-  logits[at] = ${ASIDE};`;
+  let there = teacher_logits[i] > ${ABSENT};
+  support[i] = vec4<f32>(logits[at], teacher_logits[i] / ${f32(T)} - teacher_log_z[i / ${k}u], f32(id), select(0.0, 1.0, there));
+  if (there) { logits[at] = ${ASIDE}; }`;
 }
 
 /** largest, where it is first, Σ e^(z−m), Σ e^(z−m) (z−m), Σ z, Σ e^((z−m)/T) over a lane's stride. */
@@ -249,15 +259,15 @@ function partialSums({ V, lanes, attributes: { temperature: T } }: RowShape): st
   partial[to + 5u] = t_sum;`;
 }
 
-/** Coefficients: m, Σ e^(z−m), token scale (0 where not counted), Σ e^((z−m)/T), dense, ratio, p_scale. */
-function joinRow({ V, k, lanes, attributes }: RowShape): string {
-  const { temperature: T, alpha, label_smoothing: smoothing, tail } = attributes;
-  const distil = k > 0;
+/** Coefficients: m, Σ e^(z−m), token scale (0 where not counted), Σ e^((z−m)/T), g − G outside, G, shifts of log p and log q. */
+function joinRow({ V, k, lanes, attributes, choice }: RowShape): string {
+  const { temperature: T, alpha, label_smoothing: smoothing } = attributes;
   const overLanes = (body: string): string =>
     `for (var lane = 0u; lane < ${rolled(lanes, 'i')}; lane++) {\n    let p0 = (i * ${lanes}u + lane) * ${PARTIAL}u;\n    ${body}\n  }`;
   const overSupport = (body: string): string =>
-    distil
+    choice
       ? `for (var j = 0u; j < ${rolled(k, 'i')}; j++) {\n    let entry = support[i * ${k}u + j];
+    if (entry.w == 0.0) { continue; }
     let z = entry.x;\n    ${body}\n  }`
       : '';
   return `  var m = ${ASIDE};
@@ -286,7 +296,8 @@ function joinRow({ V, k, lanes, attributes }: RowShape): string {
   let target_id = targets[i];
   let counted = target_id != -100;
   var nll = 0.0;
-  var divergence_of_row = 0.0;
+  var divergence = 0.0;
+  var forward = 0.0;
   let to = i * ${COEFFICIENTS}u;
   coefficients[to + 2u] = 0.0;
   row_loss[i] = 0.0;
@@ -300,36 +311,39 @@ function joinRow({ V, k, lanes, attributes }: RowShape): string {
     coefficients[to + 1u] = e_sum;
     coefficients[to + 2u] = scale;
     coefficients[to + 3u] = z_t;
-    ${distil ? divergenceOf(k, T, tail) : ''}
+    ${choice ? compared(choice, T, overSupport) : ''}
     let smoothed = ${f32(1 - smoothing)} * nll + ${f32(smoothing)} * (log_sum + m - z_sum / ${f32(V)});
-    row_loss[i] = scale * (${f32(1 - alpha)} * smoothed + ${f32(alpha * T * T)} * divergence_of_row);
+    row_loss[i] = scale * (${f32(1 - alpha)} * smoothed + ${f32(alpha * T * T)} * divergence);
   }
   stats[i * 4u] = nll;
-  stats[i * 4u + 1u] = divergence_of_row;
+  stats[i * 4u + 1u] = forward;
   stats[i * 4u + 2u] = log_sum - ed_sum / e_sum;
   stats[i * 4u + 3u] = select(0.0, 1.0, counted && i32(top) == target_id);`;
 }
 
-function divergenceOf(k: number, T: number, tail: LinearLossAttributes['tail']): string {
+/** D of a row, forward KL beside it, and what its gradient needs. */
+function compared(choice: DivergenceChoice, T: number, overSupport: (body: string) => string): string {
+  const { tail, objective } = choice;
+  const onlySupport = tail === 'renormalize' && objective === 'reverse_kl';
   return `let log_z_student = log(z_t);
-    let q_in = t_in / z_t;
     let q_out = t_out / z_t;
     var p_sum = 0.0;
-    var plogp = 0.0;
-    var p_logq = 0.0;
-    for (var j = 0u; j < ${rolled(k, 'i')}; j++) {
-      let entry = support[i * ${k}u + j];
-      let log_p = entry.y;
-      let p = exp(log_p);
-      p_sum += p;
-      plogp += p * log_p;
-      p_logq += p * ((entry.x - m) / ${f32(T)} - log_z_student);
-    }
-    ${forwardKl.wgsl(tail)}
-    divergence_of_row = divergence;
-    coefficients[to + 4u] = dense;
-    coefficients[to + 5u] = ratio;
-    coefficients[to + 6u] = p_scale;`;
+    ${overSupport('p_sum += exp(max(entry.y, -100.0));')}
+    let log_p_shift = ${tail === 'renormalize' ? '-log(p_sum)' : '0.0'};
+    let log_q_shift = ${onlySupport ? 'log_z_student - log(t_in)' : '0.0'};
+    var total = 0.0;
+    var slope = 0.0;
+    ${overSupport(`let log_p = entry.y + log_p_shift;
+    let log_q = (z - m) / ${f32(T)} - log_z_student;
+    let of_entry = term(log_p, log_q + log_q_shift);
+    divergence += of_entry.x;
+    total += of_entry.y;
+    forward += exp(max(log_p, -100.0)) * (log_p - log_q);`)}
+    ${tailWgsl(choice)}
+    coefficients[to + 4u] = ${onlySupport ? '0.0' : 'slope - total'};
+    coefficients[to + 5u] = total;
+    coefficients[to + 6u] = log_p_shift;
+    coefficients[to + 7u] = log_q_shift;`;
 }
 
 /** scale · (1 − α) · d CE / dz at v: q − (1 − ε)[v = target] − ε / V */
@@ -363,10 +377,10 @@ function sparseGradient(shape: RowShape): string {
   let scale = coefficients[c + 2u];
   if (scale == 0.0) { return; }
   let entry = support[i];
+  if (entry.w == 0.0) { return; }
   let id = u32(entry.z);
   let z = entry.x;
-  let q = exp(max((z - coefficients[c]) / ${f32(T)}, -100.0)) / coefficients[c + 3u];
-  let p = coefficients[c + 6u] * exp(entry.y);
-  let kl = (coefficients[c + 4u] + coefficients[c + 5u]) * q - p;
+  let log_q = (z - coefficients[c]) / ${f32(T)} - log(coefficients[c + 3u]) + coefficients[c + 7u];
+  let kl = term(entry.y + coefficients[c + 6u], log_q).y - exp(max(log_q, -100.0)) * coefficients[c + 5u];
   logits[row * ${V}u + id] = ${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl;`;
 }

@@ -6,18 +6,28 @@
  *   z = hidden Wᵀ (+ b);  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
  *
  * CE with label smoothing as transformers' LabelSmoother: (1 − ε) · nll + ε · mean over the vocabulary of −log q.
- * D is given by `objective` (forward-kl.ts). A target of −100 does not count.
+ * D is given by `objective` (divergence.ts). A target of −100 does not count.
  */
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { scaleBy } from '../scale/scale.ts';
-import { forwardKl, type TeacherRow } from './forward-kl.ts';
+import {
+  divergenceReference,
+  type Divergence,
+  type DivergenceChoice,
+  type Tail,
+  type TeacherRow,
+} from './divergence.ts';
 import { linearLossKernel } from './kernel.ts';
 
 export type LinearLossAttributes = {
-  readonly objective: 'none' | 'forward_kl';
+  readonly objective: 'none' | Divergence;
   readonly temperature: number;
   readonly alpha: number;
-  readonly tail: 'bucket' | 'ignore' | 'renormalize';
+  readonly tail: Tail;
+  /** β of jsd; 0.5 where left out, as in TRL's GKD. */
+  readonly beta?: number;
+  /** s of skew_kl; 0.1 where left out. */
+  readonly skew?: number;
   readonly label_smoothing: number;
   /** Whether the gradients are made: evaluation needs none, a frozen head no weight gradient. */
   readonly hiddenGradient: boolean;
@@ -26,6 +36,17 @@ export type LinearLossAttributes = {
   readonly bias?: boolean;
   readonly biasGradient?: boolean;
 };
+
+/** undefined without a teacher. @throws where reverse_kl or jsd is asked for on entries alone */
+export function divergenceOf(attributes: LinearLossAttributes): DivergenceChoice | undefined {
+  const { objective, tail, beta = 0.5, skew = 0.1 } = attributes;
+  if (objective === 'none') return undefined;
+  if (tail === 'ignore' && (objective === 'reverse_kl' || objective === 'jsd')) {
+    throw new RangeError(`linear-loss: ${objective} is not defined on '${tail}'`);
+  }
+  if (!(beta > 0 && beta < 1 && skew >= 0 && skew < 1)) throw new RangeError(`linear-loss: beta ${beta}, skew ${skew}`);
+  return { objective, tail, beta, skew };
+}
 
 export interface TeacherLogits {
   /** i32 [B, T, k], no id twice in a row */
@@ -42,7 +63,9 @@ export const STATS = 4;
 export const linearLossOp: OpDefinition<LinearLossAttributes> = {
   name: 'linear-loss',
 
-  infer([hidden, weight, targets, , ids], { hiddenGradient, weightGradient, biasGradient, objective }) {
+  infer([hidden, weight, targets, , ids], attributes) {
+    const { hiddenGradient, weightGradient, biasGradient, objective } = attributes;
+    divergenceOf(attributes);
     if (hidden!.shape.at(-1) !== weight!.shape[1]) {
       throw new RangeError(`linear-loss: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
     }
@@ -87,6 +110,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
     const rows = targets!.data.length;
     const k = ids ? ids.data.length / rows : 0;
     const { temperature: T, alpha, label_smoothing: smoothing } = attributes;
+    const choice = divergenceOf(attributes);
     const scale = tokenScale!.data[0]!;
     const stats = new Float64Array(rows * STATS);
     const hiddenGradient = new Float64Array(rows * H);
@@ -106,19 +130,19 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
         (value, v) => (1 - alpha) * (Math.exp(value) - (v === target ? 1 - smoothing : 0) - smoothing / V),
       );
       let divergence = 0;
-      if (attributes.objective === 'forward_kl') {
+      if (choice) {
         const teacher: TeacherRow = {
           ids: ids!.data.subarray(row * k, (row + 1) * k),
           logits: logits!.data.subarray(row * k, (row + 1) * k),
           log_z: logZ!.data[row]!,
         };
-        const kl = forwardKl.reference(logSoftmax(z, T), teacher, T, attributes.tail);
-        divergence = kl.value;
-        kl.gradient.forEach((value, v) => (dz[v]! += alpha * T * T * value));
+        const { value, forward, gradient } = divergenceReference(choice, logSoftmax(z, T), teacher, T);
+        divergence = value;
+        stats[row * STATS + 1] = forward;
+        gradient.forEach((value, v) => (dz[v]! += alpha * T * T * value));
       }
       const ce = -logQ[target]!;
       stats[row * STATS] = ce;
-      stats[row * STATS + 1] = divergence;
       stats[row * STATS + 3] = z.indexOf(z.reduce((a, b) => Math.max(a, b))) === target ? 1 : 0;
       loss += scale * ((1 - alpha) * ((1 - smoothing) * ce + smoothing * smooth) + alpha * T * T * divergence);
       for (let v = 0; v < V; v++) {
@@ -151,7 +175,8 @@ function logSoftmax(z: Float64Array, temperature: number): Float64Array {
  * @param targets i32 [B, T], already shifted
  * @param bias f32 [V], added to the logits; its gradient is made where `biasGradient` says so
  * @param tokenScale f32 [1]: 1 / counted tokens of the optimiser step
- * @returns loss f32 [1]; stats f32 [B·T, 4]: ce and D (0 where not counted), entropy of softmax(z), 1 where the largest logit is the target
+ * @returns loss f32 [1]; stats f32 [B·T, 4]: ce and forward KL (0 where not counted; by the same rule for
+ * the tail, whatever the objective, so that runs can be compared), entropy of softmax(z), 1 where the largest logit is the target
  */
 export function linearLoss(
   hidden: Value,

@@ -70,6 +70,7 @@ export function matmulDispatch(window: MatmulWindow): Dispatch {
     bindings: [binding('a'), binding('b'), binding('out')],
     code,
     workgroups,
+    flops: 2 * M * N * K,
     subgroups: lanes !== undefined,
   };
 }
