@@ -34,5 +34,6 @@ function open(): JobApi {
     stopChat: () => remote.stopChat(),
     nextToken: (id, text, top) => remote.nextToken(id, text, top),
     headless: (token) => remote.headless(token),
+    bench: (suites, onResult) => remote.bench(suites, proxy(onResult)),
   };
 }

@@ -21,6 +21,7 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import('./bundled-teacher.ts'),
     gpu: true,
   },
+  bench: { about: 'measured rates beside the bounds of this device', load: () => import('./bench.ts'), gpu: true },
   export: { about: 'merge, write and verify without training', load: () => import('./export.ts'), gpu: true },
 };
 

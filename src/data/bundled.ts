@@ -23,9 +23,12 @@ const WORDS = [
 ];
 const CHARACTERS = [...'0123456789', ..." \n+-=?,;:.!'", ...'abcdefghijklmnopqrstuvwxyz'];
 
-/** Rows of the bundled recipe: 200 to train on, 50 to evaluate. */
-const ROWS = { seed: 1, count: 250 };
-const TEST = { seed: 2, count: 200 };
+/**
+ * Rows of the bundled recipe: 80 to train on, 20 to evaluate. Of 200 the text alone teaches all that three layers of four have
+ * lost, and a teacher adds nothing (93.5% against 94.5% right); of 80 it does (docs/results.md).
+ */
+const ROWS = { seed: 1, count: 100 };
+const TEST = { seed: 2, count: 400 };
 
 export function bundledFiles(): Record<string, string> {
   const lines = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join('');
@@ -104,19 +107,19 @@ function recipe(name: string, taught: boolean): object {
       max_length: 48,
       assistant_only_loss: true,
     },
-    ...(taught ? { distill: { objective: 'forward_kl', temperature: 2, alpha: 0.9, k: 16, tail: 'bucket' } } : {}),
+    ...(taught ? { distill: { objective: 'forward_kl', temperature: 4, alpha: 0.9, k: 16, tail: 'bucket' } } : {}),
     lora: null,
     training: {
       per_device_train_batch_size: 16,
-      per_device_eval_batch_size: 50,
-      max_steps: 180,
+      per_device_eval_batch_size: 20,
+      max_steps: 120,
       learning_rate: 1e-3,
       lr_scheduler_type: 'cosine',
       warmup_ratio: 0.05,
       logging_steps: 5,
       eval_strategy: 'steps',
-      eval_steps: 60,
-      save_steps: 60,
+      eval_steps: 40,
+      save_steps: 40,
       save_total_limit: 2,
       gradient_checkpointing: false,
     },

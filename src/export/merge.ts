@@ -173,7 +173,7 @@ function mergeLowRank({ a, b, rank, outputs, inputs, scaling, byInput, magnitude
         row[i] = weight[at(i)]! + scaling * row[i]!;
         square += row[i]! ** 2;
       }
-      const gain = magnitude ? magnitude[o]! / Math.sqrt(square) : 1;
+      const gain = magnitude && square > 0 ? magnitude[o]! / Math.sqrt(square) : 1;
       for (let i = 0; i < inputs; i++) merged[at(i)] = gain * row[i]!;
     }
     return merged;

@@ -2,12 +2,15 @@
  * The job's face to the page: runs made, listed, worked on, backed up and talked to. One run at a time is worked on in a
  * page; which one that is, across pages, the shelf's lock decides.
  */
+import { EngineError } from '../engine/errors.ts';
 import { blobFile } from '../formats/blob-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import { parseRecipe } from '../recipe/parse.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { Busy } from '../store/faults.ts';
 import { ActiveRun, metricsLines } from './active-run.ts';
+import { runBench } from './bench/bench.ts';
+import type { BenchReport, BenchResult, Suite } from './bench/protocol.ts';
 import type { RecipeContext } from './context.ts';
 import { estimateOf } from './estimate.ts';
 import { openBridge, type Bridge } from './bridge.ts';
@@ -151,6 +154,15 @@ export class Job implements JobApi {
   async headless(token: string): Promise<RunSummary> {
     this.bridge = await openBridge(token);
     return summaryOf(await headlessRun(await this.host, this.bridge.start), 0);
+  }
+
+  async bench(suites: readonly Suite[], onResult: (result: BenchResult) => void): Promise<BenchReport> {
+    if (this.active) throw new InputError('bench', '', 'a run is going on in this page', 'measuring when it is done');
+    const host = await this.host;
+    if (!host.gpu) throw new EngineError('no-webgpu');
+    const sources = new Sources(host, broughtFiles({}), RECIPE);
+    await this.talk.close();
+    return runBench(host.gpu, suites, () => sources.model('bench', 'bundled:arithmetic'), onResult);
   }
 
   private async sit(run: ActiveRun): Promise<void> {

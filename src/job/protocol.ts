@@ -5,6 +5,7 @@
  * Words for people are made by the page from these facts (both languages); no event carries a finished sentence but
  * errors, which come from InputError and EngineError.
  */
+import type { BenchReport, BenchResult, Suite } from './bench/protocol.ts';
 import type { Recipe, RecipeInput } from '../recipe/schema.ts';
 
 export const STEPS = ['data', 'teacher', 'student', 'train', 'evaluate', 'export'] as const;
@@ -246,4 +247,6 @@ export interface JobApi {
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
   /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
   headless(token: string): Promise<RunSummary>;
+  /** Measures this device; `onResult` hears each figure as it is there. Refused while a run is on. */
+  bench(suites: readonly Suite[], onResult: (result: BenchResult) => void): Promise<BenchReport>;
 }

@@ -41,9 +41,14 @@ export function compress(
   const kept = keptLayers(model.options.num_hidden_layers, choice, file, importance);
   const field = (name: string): string => configField(model.config.model_type, name);
   const config: Record<string, unknown> = { ...model.config, [field('num_hidden_layers')]: kept.length };
-  // what is listed by layer is cut with the layers
-  if (Array.isArray(config.layer_types))
-    config.layer_types = kept.map((layer) => (config.layer_types as unknown[])[layer]);
+  // a layer keeps its window, listed or by habit
+  const { sliding_layers } = model.options;
+  if (sliding_layers) {
+    const slides = (layer: number): boolean => sliding_layers[layer % sliding_layers.length]!;
+    config.layer_types = kept.map((layer) => (slides(layer) ? 'sliding_attention' : 'full_attention'));
+  } else if (Array.isArray(config.layer_types)) {
+    config.layer_types = kept.map(() => (config.layer_types as unknown[])[0]);
+  }
   const widths = widthsOf(model.options, choice);
   const narrower = WIDTHS.filter((width) => widths[width] !== model.options[width]);
   for (const width of narrower) {
@@ -64,7 +69,7 @@ export function compress(
   const options = readArchitecture(config, file);
   const parameters = baseParameters(options);
   const weights = (): TensorFile => {
-    if (choice.init === 'scratch') return fromScratch(parameters, seed, config);
+    if (choice.init === 'scratch') return fromScratch(parameters, seed, config, options);
     if (narrower.length === 0) return fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
     const { head_dim } = model.options;
     if (options.head_dim !== head_dim) {
@@ -154,6 +159,7 @@ export function fromScratch(
   parameters: ReadonlyMap<string, Shape>,
   seed: number,
   config: Readonly<Record<string, unknown>>,
+  { norm_offset = 0 }: { readonly norm_offset?: number } = {},
 ): TensorFile {
   const range = typeof config.initializer_range === 'number' ? config.initializer_range : 0.02;
   const tensors = new Map<string, TensorInfo>();
@@ -161,7 +167,11 @@ export function fromScratch(
     const sizes = shape as readonly number[];
     tensors.set(name, { dtype: 'F32', shape: sizes, bytes: 4 * sizes.reduce((a, b) => a * b, 1) });
   }
-  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> =>
-    initialWeight(name, parameters.get(name)!, seed, range);
+  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {
+    const shape = parameters.get(name)!;
+    const data = initialWeight(name, shape, seed, range);
+    // a norm begins at 1, which may lie as 0
+    return norm_offset !== 0 && shape.length === 1 ? data.fill(0) : data;
+  };
   return { name: 'random weights', tensors, metadata: {}, read: readF32, readF32 };
 }

@@ -187,7 +187,7 @@ export function cutWeights(
     const cut = entries.every((places) => places === undefined) ? data : gathered(data, shape, entries);
     const squares = options.norm === 'layernorm' ? undefined : importance?.norms[source.replace(/\.weight$/, '')];
     if (squares === undefined || kept.hidden.length === options.hidden_size) return cut;
-    return withSameScale(cut, data, squares, kept.hidden);
+    return withSameScale(cut, data, squares, kept.hidden, options.norm_offset ?? 0);
   };
   return { name: weights.name, tensors, metadata: weights.metadata, read: readF32, readF32 };
 }
@@ -212,9 +212,13 @@ function withSameScale(
   whole: Float32Array,
   squares: readonly number[],
   hidden: readonly number[],
+  offset: number,
 ): Float32Array<ArrayBuffer> {
   let energy = 0;
-  for (const channel of hidden) if (whole[channel] !== 0) energy += squares[channel]! / whole[channel]! ** 2;
+  for (const channel of hidden) {
+    const factor = whole[channel]! + offset;
+    if (factor !== 0) energy += squares[channel]! / factor ** 2;
+  }
   const scale = Math.sqrt(energy / hidden.length);
-  return gain.map((value) => value * scale);
+  return gain.map((value) => (value + offset) * scale - offset);
 }

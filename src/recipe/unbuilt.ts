@@ -18,7 +18,6 @@ export const UNBUILT: readonly Unbuilt[] = [
   ],
   ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
   ['lora.modules_to_save', ({ lora }) => lora?.modules_to_save?.length && lora.modules_to_save, 'null'],
-  ['lora.use_dora', ({ lora }) => lora?.use_dora, 'false'],
   ['lora.bias', ({ lora }) => lora && lora.bias !== 'none' && lora.bias, '"none"'],
   ['training.fp16', ({ training }) => training.fp16, 'false'],
 ];

@@ -9,7 +9,7 @@ import type { Shape } from '../engine/graph/types.ts';
 import { EngineError } from '../engine/errors.ts';
 import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import { Arena, Program, type HostArray } from '../engine/run/program.ts';
+import { Arena, Program, type HostArray, type ProfileLine } from '../engine/run/program.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
 import { learningRate, type Schedule } from './schedule.ts';
@@ -176,15 +176,9 @@ export class Trainer {
     const prepared = batches.map(prepare);
     const counted = prepared.reduce((sum, one) => sum + one.counted, 0);
     const step = this.step++;
-    const micro = prepared.map((one, i) => {
-      const program = this.training.get(keyOf(one.batch));
-      if (!program) throw new RangeError(`no program for a batch of ${one.batch.rows} x ${one.batch.length}`);
-      return program.run({
-        ...inputsOf(one, teachers[i], counted),
-        keep: Float32Array.of(i === 0 ? 0 : 1),
-        seed: Int32Array.of(this.setup.seed, (step * 65536 + i) | 0),
-      });
-    });
+    const micro = prepared.map((one, i) =>
+      this.programFor(one.batch).run(this.inputsOfStep(one, teachers[i], counted, step, i)),
+    );
     const rate = learningRate(this.setup.schedule, step);
     const updated = this.update.run({ hyper: this.hyper(rate, step + 1) });
     return this.collect(step + 1, rate, prepared, Promise.all(micro), updated);
@@ -219,6 +213,12 @@ export class Trainer {
       eval_entropy: total.entropy / total.batches,
       eval_mean_token_accuracy: total.correct / total.batches,
     };
+  }
+
+  /** Where the time of a micro-batch's step goes. Leaves accumulated gradients behind: for measuring only. */
+  profile(batch: MicroBatch, teacher: TeacherBatch | undefined, least_ms: number): Promise<ProfileLine[]> {
+    const one = prepare(batch);
+    return this.programFor(one.batch).profile(this.inputsOfStep(one, teacher, one.counted, 0, 0), least_ms);
   }
 
   /** Weights and moments, read back; the GPU has finished all submitted steps by then. */
@@ -257,6 +257,26 @@ export class Trainer {
     for (const program of [...this.training.values(), ...this.evaluation.values(), this.update]) program.free();
     this.flat.free();
     this.arena.free();
+  }
+
+  private programFor(batch: MicroBatch): Program {
+    const program = this.training.get(keyOf(batch));
+    if (!program) throw new RangeError(`no program for a batch of ${batch.rows} x ${batch.length}`);
+    return program;
+  }
+
+  private inputsOfStep(
+    one: PreparedBatch,
+    teacher: TeacherBatch | undefined,
+    counted: number,
+    step: number,
+    micro: number,
+  ): Record<string, HostArray> {
+    return {
+      ...inputsOf(one, teacher, counted),
+      keep: Float32Array.of(micro === 0 ? 0 : 1),
+      seed: Int32Array.of(this.setup.seed, (step * 65536 + micro) | 0),
+    };
   }
 
   private hyper(rate: number, t: number): Float32Array {

@@ -48,6 +48,7 @@ export const en = {
     export: 'Export',
     try: 'Try',
     kept: 'Kept here',
+    bench: 'How fast is it here?',
   },
   /** A step's state in about three words, under its name. */
   state: {
@@ -382,6 +383,27 @@ export const en = {
     next: 'What comes next?',
     nextAbout: 'The likeliest next words after what you have written, as each of them sees it.',
   },
+  bench: {
+    title: 'How fast is it here?',
+    about:
+      'Each kernel (a small program for the GPU) beside what this device can do at most: multiply-adds with nothing to wait for, and reading with nothing to compute. Nothing leaves this page.',
+    suites: {
+      matmul: 'Matrix products of a small language model',
+      attention: 'Attention, forward and backward',
+      step: 'A whole training step of a model with 135 million parameters (needs 2 GB)',
+      memory: 'Copying, and writing text word by word',
+      cache: 'The cache of a teacher’s logits',
+      startup: 'From nothing to the first result',
+    } as Record<string, string>,
+    start: 'Measure',
+    working: 'Measuring… other work on this machine makes the figures worse.',
+    peak: (gflops: string, gbps: string) => `At most ${gflops} GFLOP/s, and ${gbps} GB/s read`,
+    figure: 'Figure',
+    rate: 'Rate',
+    share: 'Of the most possible',
+    time: 'Time',
+    copy: 'Copy as JSON',
+  },
   kept: {
     title: 'What is kept here',
     about: 'In this browser, on this machine, nowhere else. Clearing the browser’s site data clears it too.',
@@ -410,6 +432,7 @@ export const en = {
     } as Record<string, string>,
     steps: (step: number, of: number) => `step ${count(step)} of ${count(of)}`,
     partial: 'download not finished',
+    bench: 'Measure this device',
     diagnostics: 'Copy diagnostics',
     diagnosticsAbout:
       'Adapter, limits, versions and the last errors, as text to paste into a report. It holds none of your rows.',

@@ -38,6 +38,7 @@ export const zh: Messages = {
     export: '导出',
     try: '试用',
     kept: '本机保存',
+    bench: '在这台机器上有多快？',
   },
   state: {
     rows: (rows) => `${count(rows)} 行`,
@@ -361,6 +362,27 @@ export const zh: Messages = {
     next: '下一个词是什么？',
     nextAbout: '接在你写的文字后面，它们各自认为最可能的下一个词。',
   },
+  bench: {
+    title: '在这台机器上有多快？',
+    about:
+      '每个内核（在 GPU 上运行的小程序）与这台设备的上限相比：不等待任何东西的乘加，以及不做计算的读取。没有数据离开本页。',
+    suites: {
+      matmul: '小型语言模型的矩阵乘法',
+      attention: '注意力，前向和反向',
+      step: '一个 1.35 亿参数模型的完整训练步（需要 2 GB）',
+      memory: '复制，以及逐词生成文本',
+      cache: '教师 logits 的缓存',
+      startup: '从零到第一个结果',
+    },
+    start: '开始测量',
+    working: '正在测量……这台机器上的其他工作会让结果变差。',
+    peak: (gflops, gbps) => `上限 ${gflops} GFLOP/s，读取 ${gbps} GB/s`,
+    figure: '项目',
+    rate: '速率',
+    share: '占上限的比例',
+    time: '时间',
+    copy: '复制为 JSON',
+  },
   kept: {
     title: '本机保存了什么',
     about: '在这个浏览器里、这台机器上，别处没有。清除浏览器的网站数据，也会清除它。',
@@ -389,6 +411,7 @@ export const zh: Messages = {
     },
     steps: (step, of) => `第 ${count(step)} 步，共 ${count(of)} 步`,
     partial: '下载未完成',
+    bench: '测量这台设备',
     diagnostics: '复制诊断信息',
     diagnosticsAbout: '适配器、限制、版本和最近的错误，以文本形式，可贴到报告里。其中没有你的数据。',
     download: '下载配方',

@@ -1,8 +1,9 @@
 /**
- * Where the page is, told by the address after `#`: `#/train` a step, `#/kept` the storage panel, `#/run?bridge=TOKEN` a
+ * Where the page is, told by the address after `#`: `#/train` a step, `#/kept` the storage panel, `#/bench` the
+ * measuring, `#/run?bridge=TOKEN` a
  * run driven from the command line, `#recipe=…` a shared recipe (share.ts), nothing the first screen.
  */
-export const PLACES = ['start', 'data', 'teacher', 'student', 'train', 'evaluate', 'export', 'try', 'kept'] as const;
+export const PLACES = ['start', 'data', 'teacher', 'student', 'train', 'evaluate', 'export', 'try', 'kept', 'bench'] as const;
 export type Place = (typeof PLACES)[number];
 
 interface Route {

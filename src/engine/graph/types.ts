@@ -133,6 +133,8 @@ export interface Dispatch {
   /** WGSL with one `@compute` entry point named `main`, without the bindings' declarations. */
   readonly code: string;
   readonly workgroups: readonly [number, number, number];
+  /** Work of this dispatch; without, an equal share of its op's cost. */
+  readonly flops?: number;
   /** `code` calls subgroup functions. */
   readonly subgroups?: boolean;
 }

@@ -118,7 +118,8 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
     traffic += cost.bytes;
     const crowded = lowered.find((dispatch) => dispatch.bindings.length > MOST_BINDINGS);
     if (crowded) throw new RangeError(`'${crowded.label}' binds ${crowded.bindings.length} buffers`);
-    for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: cost.flops / lowered.length });
+    const share = shareOf(cost.flops, lowered);
+    for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: dispatch.flops ?? share });
   });
 
   const outputs = new Map<string, Operand>();
@@ -145,6 +146,13 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
     flops,
     traffic,
   };
+}
+
+/** What is left of an op's work for each dispatch that does not state its own. */
+function shareOf(flops: number, dispatches: readonly Dispatch[]): number {
+  const stated = sum(dispatches.map((dispatch) => dispatch.flops ?? 0));
+  const silent = dispatches.filter((dispatch) => dispatch.flops === undefined).length;
+  return silent === 0 ? 0 : Math.max(0, flops - stated) / silent;
 }
 
 function newOperand(shape: readonly number[], dtype: DType): Operand {

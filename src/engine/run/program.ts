@@ -47,6 +47,16 @@ interface Ready {
   readonly planned: PlannedDispatch;
 }
 
+/** A kind of dispatch of a program, and what one of them took. */
+export interface ProfileLine {
+  readonly label: string;
+  readonly op: string;
+  readonly flops: number;
+  readonly ms: number;
+  /** How often the program runs it. */
+  count: number;
+}
+
 /** Work of one submit; a driver's watchdog kills what runs for seconds, and a page must stay alive meanwhile. */
 const SECONDS_PER_SUBMIT = 0.1;
 
@@ -111,21 +121,44 @@ export class Program {
       await this.device.guarded(() => this.bind());
   }
 
-  /** Runs dispatch by dispatch and waits after each: where the time goes. ms include a wait of the queue. */
-  async profile(
-    values: Readonly<Record<string, HostArray>>,
-  ): Promise<{ label: string; op: string; ms: number; flops: number }[]> {
+  /**
+   * Where the time goes: dispatch by dispatch, a kernel over the same shapes once. Each runs as often as `least_ms` takes, so
+   * that the wait for the queue does not count.
+   */
+  async profile(values: Readonly<Record<string, HostArray>>, least_ms = 0): Promise<ProfileLine[]> {
     this.inputs.upload(values);
     await this.device.idle();
-    const lines: { label: string; op: string; ms: number; flops: number }[] = [];
+    const lines = new Map<string, ProfileLine>();
     for (const entry of this.ready) {
-      const start = performance.now();
-      this.submit([entry]);
-      await this.device.idle();
       const { dispatch, op, flops } = entry.planned;
-      lines.push({ label: dispatch.label, op, ms: performance.now() - start, flops });
+      const known = lines.get(dispatch.label);
+      if (known) {
+        known.count++;
+        continue;
+      }
+      const once = await this.timed(() => this.submit([entry]));
+      const times = Math.ceil(least_ms / once);
+      const ms = times > 1 ? (await this.timed(() => this.submit(Array<Ready>(times).fill(entry)))) / times : once;
+      lines.set(dispatch.label, { label: dispatch.label, op, flops, ms, count: 1 });
     }
-    return lines;
+    return [...lines.values()];
+  }
+
+  /** Milliseconds a replay, without bringing anything home; `times` in a row. */
+  async time(values: Readonly<Record<string, HostArray>>, times = 1): Promise<number> {
+    this.inputs.upload(values);
+    await this.device.idle();
+    const ms = await this.timed(() => {
+      for (let i = 0; i < times; i++) this.submitAll();
+    });
+    return ms / times;
+  }
+
+  private async timed(submit: () => void): Promise<number> {
+    const start = performance.now();
+    submit();
+    await this.device.idle();
+    return performance.now() - start;
   }
 
   free(): void {

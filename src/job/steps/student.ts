@@ -94,7 +94,7 @@ async function withAdapter(
   }
   const config = newConfig(context, lora, model);
   const settings = loraSettings(config, lora.lora_dropout);
-  const tensors = newAdapter(model.options, settings, lora.init_lora_weights, seed);
+  const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
   if (tensors.size === 0) {
     throw new InputError(
       context.recipeFile,
@@ -116,7 +116,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
       'names of linear layers, or "all-linear"',
     );
   }
-  const { r, lora_alpha, lora_dropout, use_rslora, init_lora_weights } = lora;
+  const { r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights } = lora;
   const { student } = context.recipe;
   return adapterConfig({
     r,
@@ -124,6 +124,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     lora_dropout,
     target_modules: targets,
     use_rslora,
+    use_dora,
     init_lora_weights,
     fan_in_fan_out: model.options.conv1d === true,
     task_type: 'CAUSAL_LM',

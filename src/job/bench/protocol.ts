@@ -1,0 +1,45 @@
+/** What the bench answers with (docs/design.md, "bench --json"): figures of one run on one device, each beside that device's own bounds. */
+
+export const SUITES = ['matmul', 'attention', 'step', 'memory', 'cache', 'startup'] as const;
+export type Suite = (typeof SUITES)[number];
+
+export interface BenchResult {
+  readonly suite: Suite;
+  readonly name: string;
+  /** Milliseconds of the best round. */
+  readonly ms?: number;
+  readonly gflops?: number;
+  readonly fraction_of_peak?: number;
+  readonly gbps?: number;
+  readonly fraction_of_stream?: number;
+  readonly bytes?: number;
+  readonly tokens_per_second?: number;
+  readonly bytes_per_token?: number;
+  /** ‖g − g*‖ / ‖g*‖ of d loss / d logits from the cache against the whole teacher's. */
+  readonly gradient_error?: number;
+}
+
+export interface BenchSummary {
+  /** The smallest over the shapes of the suite `matmul`. */
+  matmul_fraction_of_peak?: number;
+  /** Attention forward and backward over the rate of matmul 512 × 512 × 512 in this run. */
+  attention_fraction_of_matmul?: number;
+  step_fraction_of_matmul?: number;
+  javascript_share?: number;
+  kd_over_ce?: number;
+  planned_over_measured_bytes?: number;
+  decode_fraction_of_stream?: number;
+}
+
+export interface BenchReport {
+  readonly adapter: {
+    readonly name: string;
+    readonly vendor: string;
+    readonly architecture: string;
+    readonly software: boolean;
+  };
+  readonly peak_gflops: number;
+  readonly stream_gbps: number;
+  readonly results: readonly BenchResult[];
+  readonly summary: Readonly<BenchSummary>;
+}

@@ -1,0 +1,54 @@
+/** The shapes that several suites measure: matrix products, and SmolLM2-135M with weights of noise. */
+import type { Graph } from '../../engine/graph/graph.ts';
+import { sizeOf, type Value } from '../../engine/graph/types.ts';
+import { matmul } from '../../engine/ops/index.ts';
+import type { Device, DeviceTensor } from '../../engine/run/device.ts';
+import type { DecoderOptions } from '../../models/decoder.ts';
+import { baseParameters } from '../../models/model.ts';
+import { noise } from './measure.ts';
+
+/** How the operands of a product are stored: T transposed, N not. */
+export const LAYOUTS = ['NT', 'NN', 'TN'] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
+/** A [M, K] · B [K, N], each stored as the layout says. */
+export const product =
+  (M: number, K: number, N: number, layout: Layout) =>
+  (graph: Graph): Value[] => {
+    const transA = layout === 'TN';
+    const transB = layout === 'NT';
+    const a = graph.input('a', transA ? [K, M] : [M, K]);
+    const b = graph.input('b', transB ? [N, K] : [K, N]);
+    return [matmul(a, b, { transA, transB })];
+  };
+
+/** SmolLM2-135M's config.json. */
+export const SMOLLM2: DecoderOptions = {
+  vocab_size: 49152,
+  hidden_size: 576,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  head_dim: 64,
+  intermediate_size: 1536,
+  max_position_embeddings: 8192,
+  norm_eps: 1e-5,
+  rotary: { theta: 100000, dims: 64, scaling: { kind: 'default' } },
+  tie_word_embeddings: true,
+  qkv_bias: false,
+  output_bias: false,
+  mlp_bias: false,
+};
+
+export async function randomWeights(
+  device: Device,
+  place?: (name: string, shape: readonly (number | string)[]) => DeviceTensor | undefined,
+): Promise<Map<string, DeviceTensor>> {
+  const tensors = new Map<string, DeviceTensor>();
+  for (const [name, shape] of baseParameters(SMOLLM2)) {
+    if (place?.(name, shape)) continue;
+    const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
+    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data)));
+  }
+  return tensors;
+}
