@@ -16,7 +16,7 @@ import type { OnnxDtype } from '../export/onnx/precision/precision.ts';
 import { InputError } from '../formats/input-error.ts';
 import { readAdapter } from '../formats/peft.ts';
 import { sequenceLogits, type SequenceLogits } from '../models/logits.ts';
-import { openModel, type Model } from '../models/model.ts';
+import { isAdapterTensor, openModel, type Model } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
@@ -111,9 +111,9 @@ async function engineLogits(
   return sequenceLogits(device, model.options, tensors, sequences);
 }
 
-/** Low-rank pairs and DoRA's magnitudes, and nothing else: what the engine puts on a decoder. */
+/** What the engine puts on a decoder, and nothing else. */
 function isPlain({ adapter }: NamedAdapter): boolean {
-  return [...adapter.tensors.keys()].every((name) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name));
+  return [...adapter.tensors.keys()].every(isAdapterTensor);
 }
 
 function tell(out: string, { files, notes }: Exported): void {

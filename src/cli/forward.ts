@@ -14,7 +14,7 @@ import { InputError } from '../formats/input-error.ts';
 import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
-import { decoder, type DecoderOptions } from '../models/decoder.ts';
+import { decoder, trainsHead, type DecoderOptions } from '../models/decoder.ts';
 import { openModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { targetsOf, type MicroBatch } from '../train/batch.ts';
@@ -143,9 +143,10 @@ function forwardGraph(
     query_segments: segments,
     key_segments: segments,
   };
+  const decoderAdapter = adapter && { settings: adapter.config, trainable: wanted.gradients };
   const trainBase = wanted.gradients && adapter === undefined;
   const { hidden, hidden_states, head } = decoder(graph, options, inputs, {
-    adapter: adapter && { settings: adapter.config, trainable: wanted.gradients },
+    adapter: decoderAdapter,
     trainable: () => trainBase,
   });
   const outputs: NamedShape[] = [];
@@ -166,7 +167,7 @@ function forwardGraph(
     tail: 'ignore',
     label_smoothing: 0,
     hiddenGradient: wanted.gradients,
-    weightGradient: trainBase,
+    weightGradient: trainBase || trainsHead(options, decoderAdapter),
   });
   output('loss', loss);
   if (wanted.gradients) {

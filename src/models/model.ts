@@ -59,10 +59,15 @@ export function baseParameters(options: DecoderOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of what these settings put on the decoder's linear layers: low-rank pairs, DoRA's magnitudes. */
+/** Names and shapes of what these settings put on the decoder: low-rank pairs, DoRA's magnitudes, rows of new tokens. */
 export function adapterParameters(options: DecoderOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name)));
+  return new Map([...all].filter(([name]) => isAdapterTensor(name)));
+}
+
+/** Whether the engine puts a tensor of this name on a decoder. */
+export function isAdapterTensor(name: string): boolean {
+  return /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/.test(name);
 }
 
 function parametersOf(options: DecoderOptions, adapter?: DecoderAdapter): Map<string, Shape> {

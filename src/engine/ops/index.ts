@@ -13,6 +13,7 @@ export { lastRow } from './last-row/last-row.ts';
 export { matmul } from './matmul/matmul.ts';
 export { mul } from './mul/mul.ts';
 export { rmsnorm } from './rmsnorm/rmsnorm.ts';
+export { replaceRows, takeRows } from './rows/rows.ts';
 export { rotary } from './rotary/rotary.ts';
 export { addScaled, scale, scaleBy } from './scale/scale.ts';
 export { siluMul } from './silu-mul/silu-mul.ts';
