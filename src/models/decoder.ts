@@ -252,7 +252,7 @@ function rotation(
   return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after });
 }
 
-function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path: string, site: LinearSite) => Value {
+export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path: string, site: LinearSite) => Value {
   if (!adapter) return (_path, { y }) => y;
   const { settings, trainable, dropout_seed } = adapter;
   let sites = 0;

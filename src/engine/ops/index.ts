@@ -12,6 +12,7 @@ export { layernorm } from './layernorm/layernorm.ts';
 export { lastRow } from './last-row/last-row.ts';
 export { matmul } from './matmul/matmul.ts';
 export { mul } from './mul/mul.ts';
+export { positions } from './positions/positions.ts';
 export { rmsnorm } from './rmsnorm/rmsnorm.ts';
 export { replaceRows, takeRows } from './rows/rows.ts';
 export { rotary } from './rotary/rotary.ts';

@@ -16,6 +16,8 @@ export interface ReferenceSequence {
   readonly input_ids: readonly number[];
   /** The engine's logits at each of them, [tokens, vocabulary]. */
   readonly logits: Float32Array;
+  /** Of an encoder, [tokens, hidden]; its logits are empty where it has no head. */
+  readonly last_hidden_state?: Float32Array;
 }
 
 export interface Verification {
@@ -68,11 +70,8 @@ async function compare(
     const ones = new Array<number>(tokens).fill(1);
     const whole = await session.run({ input_ids: [input_ids], attention_mask: [ones] });
     see('whole', whole.logits, logits);
-    for (let t = 0; t < tokens; t++) {
-      const at = (all: Float32Array): number => indexOfLargest(all.subarray(t * vocabulary, (t + 1) * vocabulary));
-      if (at(whole.logits) === at(logits)) agreed++;
-      positions++;
-    }
+    agreed += top1(whole.logits, logits, tokens);
+    positions += tokens;
     const half = tokens >> 1;
     if (half <= changesAfter && tokens > changesAfter) continue;
     const first = await session.run({ input_ids: [input_ids.slice(0, half)], attention_mask: [ones.slice(0, half)] });
@@ -132,6 +131,17 @@ export function largestDifference(got: ArrayLike<number>, wanted: ArrayLike<numb
     if (!(difference <= largest)) largest = Number.isNaN(difference) ? Infinity : difference;
   }
   return largest;
+}
+
+/** At how many places the largest logit is the same one's. */
+export function top1(got: Float32Array, wanted: Float32Array, tokens: number): number {
+  const width = wanted.length / tokens;
+  let same = 0;
+  for (let t = 0; t < tokens && width > 0; t++) {
+    const at = (all: Float32Array): number => indexOfLargest(all.subarray(t * width, (t + 1) * width));
+    if (at(got) === at(wanted)) same++;
+  }
+  return same;
 }
 
 function indexOfLargest(values: Float32Array): number {

@@ -7,7 +7,7 @@ import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GEMMA3_NAMES } from '../names.ts';
 import { readRotary, type RotaryOptions } from '../rotary.ts';
-import { geluForm } from './gpt2.ts';
+import { geluForm } from './gelu.ts';
 import { slidingLayers } from './sliding.ts';
 
 export function gemma3(config: ConfigReader): DecoderOptions {
