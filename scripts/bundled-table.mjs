@@ -37,7 +37,7 @@ try {
       const report = await reportOf(name, seed);
       const [task] = report.evaluate.tasks;
       about ??= { adapter: report.adapter, steps: report.train.steps, rows: task.student.rows };
-      rows.push({ seed, name, ...task, seconds: report.train.seconds, before: report.train.eval_loss_before });
+      rows.push({ ...task, seed, name, seconds: report.train.seconds, before: report.train.eval_loss_before });
       say(`seed ${seed}, ${name}: ${figure(task.student)}`);
     }
   }

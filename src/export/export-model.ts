@@ -209,7 +209,7 @@ async function verified(
   weights: WeightSource,
   dtype: OnnxDtype,
   written: readonly EncodedFile[],
-): Promise<{ max_logit_difference: number; top1_agreement: number }> {
+): Promise<{ max_logit_difference: number; top1_agreement?: number }> {
   const [main, ...external] = written;
   const file: OnnxFile = {
     model: await readAll(await out.open(main!.path)),

@@ -48,5 +48,9 @@ export async function verifyEncoder(
     await session.close();
   }
   const worst = found.whole >= found.padded ? 'whole' : 'padded';
-  return { max_logit_difference: found[worst], worst, top1_agreement: agreed.of > 0 ? agreed.same / agreed.of : 1 };
+  return {
+    max_logit_difference: found[worst],
+    worst,
+    top1_agreement: agreed.of > 0 ? agreed.same / agreed.of : undefined,
+  };
 }

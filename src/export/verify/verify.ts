@@ -25,8 +25,8 @@ export interface Verification {
   readonly max_logit_difference: number;
   /** The way that the largest difference was found on. */
   readonly worst: 'whole' | 'cached' | 'padded';
-  /** Share of positions where the most likely token is the engine's. */
-  readonly top1_agreement: number;
+  /** Share of positions where the most likely token is the engine's; of a model that gives logits. */
+  readonly top1_agreement?: number;
 }
 
 /**

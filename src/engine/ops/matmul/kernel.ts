@@ -1,6 +1,6 @@
 /**
- * out[M,N] = A[M,K] · B[K,N] (or += ), any operand stored transposed, as one dispatch. Two variants: this one, for GPUs,
- * and lanes.ts, for adapters that pay for a load lane by lane.
+ * out[M,N] = A[M,K] · B[K,N] (or += ), any operand stored transposed, as one dispatch. Three variants: this one, for GPUs;
+ * few-rows.ts, for the few rows of decoding there; lanes.ts, for adapters that pay for a load lane by lane.
  *
  * Register tiles: a thread owns TM x TN entries of `out` in named accumulators (never an indexed local array, which
  * compilers put into memory), goes through K four steps at a time, and reads each operand by vec4 along whichever of its
@@ -9,7 +9,8 @@
  */
 import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
 import { rolled } from '../wgsl.ts';
-import { chooseLanes, lanesCode } from './lanes.ts';
+import { fewRowsCode, isFewRows } from './few-rows.ts';
+import { chooseLanes, isCpu, lanesCode } from './lanes.ts';
 
 export interface MatmulWindow {
   readonly a: Operand;
@@ -54,7 +55,11 @@ export function chooseTile(M: number, N: number): MatmulTile {
 export function matmulDispatch(window: MatmulWindow): Dispatch {
   const { M, N, K, offsets } = window;
   const lanes = chooseLanes(M, N, window.limits?.subgroupSize);
-  const { code, elements, workgroups } = lanes ? lanesCode(window, lanes) : tiledCode(window, chooseTile(M, N));
+  const { code, elements, workgroups } = lanes
+    ? lanesCode(window, lanes)
+    : window.limits && !isCpu(window.limits.subgroupSize) && isFewRows(window)
+      ? fewRowsCode(window)
+      : tiledCode(window, chooseTile(M, N));
   const lengths = { a: M * K, b: K * N, out: M * N };
   const binding = (name: 'a' | 'b' | 'out') => ({
     name,

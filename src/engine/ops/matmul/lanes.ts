@@ -13,6 +13,10 @@ import type { MatmulCode, MatmulWindow } from './kernel.ts';
 /** Subgroups of these sizes belong to adapters that compute on the CPU. */
 const CPU_LANES = [4, 8];
 
+export function isCpu(subgroupSize: number | undefined): boolean {
+  return subgroupSize !== undefined && CPU_LANES.includes(subgroupSize);
+}
+
 export interface LanesTile {
   /** Lanes of a subgroup. */
   readonly lanes: number;
@@ -26,7 +30,7 @@ export interface LanesTile {
 
 /** undefined where this variant is not for the device or the shape. */
 export function chooseLanes(M: number, N: number, subgroupSize: number | undefined): LanesTile | undefined {
-  if (subgroupSize === undefined || !CPU_LANES.includes(subgroupSize) || M < subgroupSize) return undefined;
+  if (subgroupSize === undefined || !isCpu(subgroupSize) || M < subgroupSize) return undefined;
   const lanes = subgroupSize;
   const RA = Math.min(lanes === 8 ? 2 : 4, largestPower(M / lanes));
   // as many columns as registers hold, but no lane without one

@@ -36,6 +36,15 @@ describe('matmul', () => {
     }
     it(`gradient ${name}`, () => checkGradient(caseOf(3, 5, 4, layout)));
   }
+  for (const [M, N, K] of [
+    [1, 64, 4],
+    [1, 70, 300],
+    [3, 67, 132],
+    [4, 129, 64],
+  ]) {
+    const test = caseOf(M!, N!, K!, { transA: false, transB: true });
+    it(`few rows NT ${M}x${K}x${N}`, () => checkKernel({ ...test, subgroups: false }));
+  }
   it('takes leading axes as rows', () => {
     const test = { inputs: [floats([2, 3, 4], 1), floats([5, 4], 2)], tolerance: 2e-6 };
     const build = (x: Value, w: Value) => matmul(x, w, { transB: true });
