@@ -20,7 +20,7 @@ import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderAdapter } from '../models/decoder.ts';
 import { encodedSequences } from '../models/encoder-outputs.ts';
 import { sequenceLogits } from '../models/logits.ts';
-import { openAnyModel, type Model } from '../models/model.ts';
+import { isAdapterTensor, openAnyModel, type Model } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
@@ -119,9 +119,9 @@ async function engineLogits(
   return answers(tensors);
 }
 
-/** Low-rank pairs and DoRA's magnitudes, and nothing else: what the engine puts on a decoder. */
+/** What the engine puts on a decoder, and nothing else. */
 function isPlain({ adapter }: NamedAdapter): boolean {
-  return [...adapter.tensors.keys()].every((name) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name));
+  return [...adapter.tensors.keys()].every(isAdapterTensor);
 }
 
 function tell(out: string, { files, notes }: Exported): void {

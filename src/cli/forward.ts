@@ -16,7 +16,7 @@ import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
-import { decoder, type DecoderChoices } from '../models/decoder.ts';
+import { decoder, trainsHead, type DecoderChoices } from '../models/decoder.ts';
 import { encoder } from '../models/encoder.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
@@ -151,9 +151,10 @@ function forwardGraph(
 ): { graph: Graph; outputs: NamedShape[]; hasHead: boolean } {
   const graph = new Graph();
   const ids = (name: string): Value => graph.input(name, [batch.rows, batch.length], 'i32');
+  const onDecoder = adapter && { settings: adapter.config, trainable: wanted.gradients };
   const trainBase = wanted.gradients && adapter === undefined;
   const { head, hidden_states } = build(graph, options, ids, {
-    adapter: adapter && { settings: adapter.config, trainable: wanted.gradients },
+    adapter: onDecoder,
     trainable: () => trainBase,
   });
   const outputs: NamedShape[] = [];
@@ -178,7 +179,7 @@ function forwardGraph(
     tail: 'ignore',
     label_smoothing: 0,
     hiddenGradient: wanted.gradients,
-    weightGradient: trainBase,
+    weightGradient: trainBase || (!isEncoder(options) && trainsHead(options, onDecoder)),
     biasGradient: trainBase && head.bias !== undefined,
   } as const;
   const { loss } = linearLoss(head.hidden, head.weight, targets, scale, attributes, undefined, head.bias);

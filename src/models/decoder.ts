@@ -18,6 +18,7 @@ import {
   layernorm,
   matmul,
   mul,
+  replaceRows,
   rmsnorm,
   rotary,
   scale,
@@ -25,7 +26,7 @@ import {
   split,
   type GeluForm,
 } from '../engine/ops/index.ts';
-import { adapted, withLora, type LinearSite, type LoraDropout, type LoraSettings } from './lora.ts';
+import { adapted, trainedRows, withLora, type LinearSite, type LoraDropout, type LoraSettings } from './lora.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
@@ -192,7 +193,15 @@ export function decoder(
     return down(siluMul(gate!, up!));
   };
 
-  const embeddings = weight(`${names.embedding}.weight`, [options.vocab_size, H]);
+  const table = (path: string): Value => {
+    const frozen = weight(`${path}.weight`, [options.vocab_size, H]);
+    const { adapter } = choices;
+    const rows = adapter && trainedRows(adapter.settings, path, path === names.embedding);
+    if (!rows) return frozen;
+    const trained = graph.parameter(rows.name, [rows.count, H], { trainable: adapter.trainable });
+    return replaceRows(frozen, trained, rows.first);
+  };
+  const embeddings = table(names.embedding);
   let x = embedding(embeddings, inputs.input_ids);
   if (options.embedding_scale !== undefined) x = scale(x, options.embedding_scale);
   if (!options.rotary) {
@@ -208,13 +217,20 @@ export function decoder(
   }
   const hidden = norm(names.final_norm, x);
   states[states.length - 1] = hidden;
-  const head = weight(headName(options), [options.vocab_size, H]);
+  const head = options.tie_word_embeddings ? embeddings : table('lm_head');
   return { hidden, hidden_states: states, head, present };
 }
 
 /** The weight that gives the logits: the embedding where they are tied. */
 export function headName({ tie_word_embeddings, names = LLAMA_NAMES }: DecoderOptions): string {
   return tie_word_embeddings ? `${names.embedding}.weight` : 'lm_head.weight';
+}
+
+/** Whether an adapter changes rows of the head. */
+export function trainsHead(options: DecoderOptions, adapter: DecoderAdapter | null | undefined): boolean {
+  if (!adapter?.trainable) return false;
+  const { tie_word_embeddings: tied, names = LLAMA_NAMES } = options;
+  return trainedRows(adapter.settings, tied ? names.embedding : 'lm_head', tied) !== undefined;
 }
 
 /** Turns heads by their positions; nothing where positions are learned. */

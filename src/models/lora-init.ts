@@ -4,12 +4,12 @@
  *   true        A ~ U(±1/√in) (kaiming_uniform, a = √5), B = 0: the model is unchanged
  *   "gaussian"  A ~ N(0, 1/r²), B = 0
  *   false       A as for true, B ~ U(±1/√r) (torch's default of a linear layer)
- * DoRA's magnitudes are the lengths of the weight's rows with the pair in it.
+ * DoRA's magnitudes are the lengths of the weight's rows with the pair in it; rows of new tokens are the table's own.
  */
 import { concrete } from '../engine/graph/types.ts';
 import type { AdapterTensor } from '../formats/peft.ts';
 import { initialLora, initialWeight } from './initialize.ts';
-import { adapted, type LoraSettings } from './lora.ts';
+import { adapted, trainedRows, type LoraSettings } from './lora.ts';
 import { adapterParameters, type Model } from './model.ts';
 
 export type LoraInit = boolean | 'gaussian';
@@ -23,11 +23,17 @@ export async function newAdapter(
   const tensors = new Map<string, AdapterTensor>();
   const shapes = [...adapterParameters(options, settings)].map(([name, shape]) => [name, concrete(shape)] as const);
   for (const [name, shape] of shapes) {
-    if (isMagnitude(name)) continue;
+    if (!/\.lora_[AB]\.weight$/.test(name)) continue;
     tensors.set(name, { shape, data: start(name, shape as [number, number], init, seed) });
   }
   for (const [name, shape] of shapes) {
-    if (!isMagnitude(name)) continue;
+    if (name.endsWith(ROWS)) {
+      const path = name.slice(0, -ROWS.length);
+      const { first } = trainedRows(settings, path, path !== 'lm_head')!;
+      const table = await weights.readF32(`${path}.weight`);
+      tensors.set(name, { shape, data: table.slice(first * shape[1]!, (first + shape[0]!) * shape[1]!) });
+    }
+    if (!name.endsWith(MAGNITUDE)) continue;
     const path = name.slice(0, -MAGNITUDE.length);
     const pair = { a: tensors.get(`${path}.lora_A.weight`)!, b: tensors.get(`${path}.lora_B.weight`)! };
     const { scaling } = adapted(settings, path)!;
@@ -38,7 +44,7 @@ export async function newAdapter(
 }
 
 const MAGNITUDE = '.lora_magnitude_vector.weight';
-const isMagnitude = (name: string): boolean => name.endsWith(MAGNITUDE);
+const ROWS = '.token_adapter.trainable_tokens_delta';
 
 /** ‖row of (W + scaling · B·A)‖ for each output: what DoRA starts from, so that the model is unchanged. */
 function rowNorms(

@@ -17,8 +17,27 @@ export interface LoraSettings {
   readonly target_modules: readonly string[] | string;
   readonly use_rslora: boolean;
   readonly use_dora?: boolean;
+  /** Rows of the embedding, or of modules by name, that are trained too. */
+  readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
   readonly alpha_pattern?: Readonly<Record<string, number>>;
+}
+
+/** Consecutive ids: of the embedding (and the head that shares it), or by the end of a module's path. */
+export type TokenIndices = readonly number[] | Readonly<Record<string, readonly number[]>>;
+
+/** The rows of a table (an embedding, a head) that an adapter trains. */
+export function trainedRows(
+  { trainable_token_indices: indices }: Pick<LoraSettings, 'trainable_token_indices'>,
+  path: string,
+  isEmbedding: boolean,
+): { readonly name: string; readonly first: number; readonly count: number } | undefined {
+  const listed = (ids: unknown): ids is readonly number[] => Array.isArray(ids);
+  const found = listed(indices)
+    ? isEmbedding && indices
+    : Object.entries(indices ?? {}).find(([end]) => path === end || path.endsWith(`.${end}`))?.[1];
+  if (!found || found.length === 0) return undefined;
+  return { name: `${path}.token_adapter.trainable_tokens_delta`, first: found[0]!, count: found.length };
 }
 
 export interface AdaptedLinear {

@@ -79,10 +79,15 @@ export function baseParameters(options: ModelOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of what these settings put on the linear layers: low-rank pairs, DoRA's magnitudes. */
+/** Names and shapes of what these settings put on a model: low-rank pairs, DoRA's magnitudes, rows of new tokens. */
 export function adapterParameters(options: ModelOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => /\.lora_(?:A|B|magnitude_vector)\.weight$/.test(name)));
+  return new Map([...all].filter(([name]) => isAdapterTensor(name)));
+}
+
+/** Whether the engine puts a tensor of this name on a decoder. */
+export function isAdapterTensor(name: string): boolean {
+  return /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/.test(name);
 }
 
 function parametersOf(options: ModelOptions, adapter?: DecoderAdapter): Map<string, Shape> {

@@ -14,6 +14,7 @@ export { matmul } from './matmul/matmul.ts';
 export { mul } from './mul/mul.ts';
 export { positions } from './positions/positions.ts';
 export { rmsnorm } from './rmsnorm/rmsnorm.ts';
+export { replaceRows, takeRows } from './rows/rows.ts';
 export { rotary } from './rotary/rotary.ts';
 export { addScaled, scale, scaleBy } from './scale/scale.ts';
 export { siluMul } from './silu-mul/silu-mul.ts';

@@ -16,8 +16,19 @@ export async function openAdapter(context: RecipeContext, place: string, value: 
 
 /** The low-rank part of a PEFT config. */
 export function loraSettings(config: AdapterConfig, lora_dropout: number): LoraSettings {
-  const { r, lora_alpha, target_modules, use_rslora, use_dora, rank_pattern, alpha_pattern } = config;
-  return { r, lora_alpha, lora_dropout, target_modules, use_rslora, use_dora, rank_pattern, alpha_pattern };
+  const { r, lora_alpha, target_modules, use_rslora, use_dora, rank_pattern, alpha_pattern, trainable_token_indices } =
+    config;
+  return {
+    r,
+    lora_alpha,
+    lora_dropout,
+    target_modules,
+    use_rslora,
+    use_dora,
+    trainable_token_indices,
+    rank_pattern,
+    alpha_pattern,
+  };
 }
 
 /** The teacher's own adapter, on the device; nothing where the recipe names none. */

@@ -7,6 +7,7 @@ import { mergeAdapters } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
+import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
 import type { LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
@@ -40,7 +41,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const whole = await baseOf(context);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
-  const { model, adapter } = await withAdapter(context, cut);
+  const added = await addTokens(cut.folder, recipe.student.add_tokens);
+  const { model, adapter } = await withAdapter(context, growVocabulary(cut, added), added);
   // what has no form as GGUF is said now and not after the training
   if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
   const parameters = countParameters(model.parameters);
@@ -78,6 +80,7 @@ export async function baseOf(context: RecipeContext): Promise<Model> {
 async function withAdapter(
   context: RecipeContext,
   model: Model,
+  added: AddedTokens,
 ): Promise<{ model: Model; adapter: StudentAdapter | null }> {
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
@@ -85,6 +88,14 @@ async function withAdapter(
     return { model: given ? merged(model, { name: student.adapter!, adapter: given }) : model, adapter: null };
   }
   if (given) {
+    if (added.count > 0) {
+      throw new InputError(
+        context.recipeFile,
+        'student.add_tokens',
+        'an adapter that goes on training has no rows for new tokens',
+        'no tokens to add, or no adapter',
+      );
+    }
     const settings = loraSettings(given.config, lora.lora_dropout);
     refuseMisfit(model, settings, given.tensors, student.adapter!);
     return {
@@ -92,7 +103,7 @@ async function withAdapter(
       adapter: { config: { ...given.config, lora_dropout: lora.lora_dropout }, settings, tensors: given.tensors },
     };
   }
-  const config = newConfig(context, lora, model);
+  const config = { ...newConfig(context, lora, model), trainable_token_indices: trainedTokens(model.options, added) };
   const settings = loraSettings(config, lora.lora_dropout);
   const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
   if (tensors.size === 0) {

@@ -15,7 +15,7 @@ import { expectClose, testDevice } from '../../engine/testing.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
 import { parseAdapterConfig } from '../../formats/peft.ts';
 import { openSafetensors } from '../../formats/safetensors.ts';
-import { decoder } from '../decoder.ts';
+import { decoder, trainsHead } from '../decoder.ts';
 import { readArchitecture } from './index.ts';
 
 const TOLERANCE = 2e-4;
@@ -61,7 +61,7 @@ async function computed(
     tail: 'ignore',
     label_smoothing: 0,
     hiddenGradient: true,
-    weightGradient: !adapted,
+    weightGradient: !adapted || trainsHead(options, { settings: adapter, trainable: true }),
   });
   graph.output('loss', loss);
   const trained = graph.parameters().filter(({ trainable }) => trainable);
