@@ -7,16 +7,20 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import * as ort from 'onnxruntime-web';
 import { Random } from '../data/random.ts';
-import { Device } from '../engine/run/device.ts';
+import { Device, type DeviceTensor } from '../engine/run/device.ts';
 import { exportModel, ExportError, wordsOf, type Exported } from '../export/export-model.ts';
 import { mergeAdapters, type NamedAdapter } from '../export/merge.ts';
 import { licenseOf } from '../export/model-card.ts';
 import { precisions } from '../export/onnx/precision/index.ts';
 import type { OnnxDtype } from '../export/onnx/precision/precision.ts';
+import type { ReferenceSequence } from '../export/verify/verify.ts';
 import { InputError } from '../formats/input-error.ts';
 import { readAdapter } from '../formats/peft.ts';
-import { sequenceLogits, type SequenceLogits } from '../models/logits.ts';
-import { openModel, type Model } from '../models/model.ts';
+import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
+import type { DecoderAdapter } from '../models/decoder.ts';
+import { encodedSequences } from '../models/encoder-outputs.ts';
+import { sequenceLogits } from '../models/logits.ts';
+import { isAdapterTensor, openAnyModel, type Model } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
@@ -53,13 +57,13 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   if (existsSync(out) && (await readdir(out)).length > 0) {
     throw new InputError(out, '', 'is not empty', 'an empty or new folder');
   }
-  const model = await openModel(nodeFolder(modelFolder!));
+  const model = await openAnyModel(nodeFolder(modelFolder!));
   const adapters: NamedAdapter[] = [];
   for (const name of (values.adapter ?? []) as string[]) {
     adapters.push({ name, adapter: await readAdapter(nodeFolder(name)) });
   }
   const device = await Device.create(await nodeGpu());
-  const reference = await engineLogits(device, model, adapters);
+  const reference = dtypes.length > 0 ? await engineLogits(device, model, adapters) : [];
 
   // Beside the folder, and renamed when it is whole.
   const aside = `${out}.${process.pid}.part`;
@@ -94,26 +98,30 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
 /** On random tokens: with one plain adapter beside the base, so that the merge is compared too; else on merged weights. */
 async function engineLogits(
   device: Device,
-  model: Model,
+  model: Model<ModelOptions>,
   adapters: readonly NamedAdapter[],
-): Promise<SequenceLogits[]> {
+): Promise<ReferenceSequence[]> {
   const random = new Random(1, 0);
   const sequences = LENGTHS.map((length) => Array.from({ length }, () => random.below(model.options.vocab_size)));
+  const { options } = model;
+  const answers = (tensors: ReadonlyMap<string, DeviceTensor>, adapter?: DecoderAdapter) =>
+    isEncoder(options)
+      ? encodedSequences(device, options, tensors, sequences, adapter)
+      : sequenceLogits(device, options, tensors, sequences, adapter);
   const [only] = adapters;
   if (adapters.length === 1 && only !== undefined && isPlain(only)) {
     const tensors = await loadParameters(device, model);
     for (const [name, tensor] of loadAdapter(device, model.options, only.adapter, only.name)) tensors.set(name, tensor);
-    const adapter = { settings: only.adapter.config, trainable: false };
-    return sequenceLogits(device, model.options, tensors, sequences, adapter);
+    return answers(tensors, { settings: only.adapter.config, trainable: false });
   }
   const weights = { ...model.weights, ...mergeAdapters(model.weights, adapters, model.options) };
   const tensors = await loadParameters(device, { parameters: model.parameters, weights: weights as Model['weights'] });
-  return sequenceLogits(device, model.options, tensors, sequences);
+  return answers(tensors);
 }
 
-/** Low-rank pairs and nothing else: what the engine puts on a decoder. */
+/** What the engine puts on a decoder, and nothing else. */
 function isPlain({ adapter }: NamedAdapter): boolean {
-  return !adapter.config.use_dora && [...adapter.tensors.keys()].every((name) => /\.lora_[AB]\.weight$/.test(name));
+  return [...adapter.tensors.keys()].every(isAdapterTensor);
 }
 
 function tell(out: string, { files, notes }: Exported): void {

@@ -1,12 +1,13 @@
 /**
  * `npm start -- forward`: one pass of a model over given ids by the engine in Node: logits and, as asked, loss, hidden states
- * and gradients, to be compared with anything. What is computed here is what trains: the same decoder, the same loss.
+ * and gradients, to be compared with anything. What is computed here is what trains: the same builder, the same loss. A
+ * decoder's labels are shifted by one, an encoder's are not.
  */
 import path from 'node:path';
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { Shape, Value } from '../engine/graph/types.ts';
-import { linearLoss, matmul } from '../engine/ops/index.ts';
+import { add, linearLoss, matmul } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import { Device } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
@@ -14,8 +15,10 @@ import { InputError } from '../formats/input-error.ts';
 import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
-import { decoder, type DecoderOptions } from '../models/decoder.ts';
-import { openModel } from '../models/model.ts';
+import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
+import { decoder, trainsHead, type DecoderChoices } from '../models/decoder.ts';
+import { encoder } from '../models/encoder.ts';
+import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { targetsOf, type MicroBatch } from '../train/batch.ts';
 import type { Command, Values } from './command.ts';
@@ -43,14 +46,19 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const inputsFile = needed(values, 'inputs', usage);
   const out = needed(values, 'out', usage);
   const adapterFolder = text(values, 'adapter');
-  const model = await openModel(nodeFolder(modelFolder!));
+  const model = await openAnyModel(nodeFolder(modelFolder!));
   const adapter = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
   const batch = await readBatch(await openSafetensors(await nodeFile(inputsFile)), model.options);
+  const targets = isEncoder(model.options) ? batch.labels : targetsOf(batch);
 
-  const { graph, counted, outputs } = forwardGraph(model.options, batch, adapter, {
+  const counted = targets.reduce((count, target) => count + (target === -100 ? 0 : 1), 0);
+  const { graph, outputs, hasHead } = forwardGraph(model.options, batch, counted > 0, adapter, {
     gradients: values.grads === true,
     hidden: values.hidden === true && adapter === undefined,
   });
+  if (values.grads === true && !hasHead) {
+    throw new InputError(modelFolder!, 'masked-LM head', 'there is none, so there is no loss', 'no --grads');
+  }
   if (values.grads === true && counted === 0) {
     throw new InputError(inputsFile, 'labels', 'no position counts, so there is no loss', 'labels, -100 where ignored');
   }
@@ -65,7 +73,8 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
     input_ids: batch.input_ids,
     position_ids: batch.position_ids,
     segments: batch.segment_ids,
-    targets: targetsOf(batch),
+    targets,
+    token_type_ids: batch.token_type_ids,
     token_scale: Float32Array.of(counted > 0 ? 1 / counted : 0),
   });
   const written: TensorToWrite[] = outputs.map(({ name, shape }) => ({
@@ -78,8 +87,12 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   return 0;
 }
 
+interface ForwardBatch extends MicroBatch {
+  readonly token_type_ids: Int32Array;
+}
+
 /** Inputs as a trainer has them. Positions count from the row's start, padding included, as transformers does by default. */
-async function readBatch(file: TensorFile, options: DecoderOptions): Promise<MicroBatch> {
+async function readBatch(file: TensorFile, options: ModelOptions): Promise<ForwardBatch> {
   const shape = file.tensors.get('input_ids')?.shape;
   if (shape?.length !== 2) {
     throw new InputError(
@@ -110,6 +123,7 @@ async function readBatch(file: TensorFile, options: DecoderOptions): Promise<Mic
     });
   };
   const last = options.vocab_size - 1;
+  const types = isEncoder(options) ? (options.type_vocab_size ?? 1) : 1;
   return {
     rows,
     length,
@@ -118,6 +132,7 @@ async function readBatch(file: TensorFile, options: DecoderOptions): Promise<Mic
     labels: await whole('labels', -100, 0, last),
     segment_ids: await whole('attention_mask', 1, 0, 1),
     position_ids: Int32Array.from({ length: rows * length }, (_, index) => index % length),
+    token_type_ids: await whole('token_type_ids', 0, 0, types - 1),
   };
 }
 
@@ -126,26 +141,20 @@ interface NamedShape {
   readonly shape: readonly number[];
 }
 
-/** The graph of what is asked for, how many positions count, and the outputs by the names that they are written with. */
+/** The graph of what is asked for, and the outputs by the names that they are written with. */
 function forwardGraph(
-  options: DecoderOptions,
+  options: ModelOptions,
   batch: MicroBatch,
+  counts: boolean,
   adapter: Adapter | undefined,
   wanted: { gradients: boolean; hidden: boolean },
-): { graph: Graph; counted: number; outputs: NamedShape[] } {
+): { graph: Graph; outputs: NamedShape[]; hasHead: boolean } {
   const graph = new Graph();
-  const counted = targetsOf(batch).reduce((count, target) => count + (target === -100 ? 0 : 1), 0);
   const ids = (name: string): Value => graph.input(name, [batch.rows, batch.length], 'i32');
-  const segments = ids('segments');
-  const inputs = {
-    input_ids: ids('input_ids'),
-    position_ids: ids('position_ids'),
-    query_segments: segments,
-    key_segments: segments,
-  };
+  const onDecoder = adapter && { settings: adapter.config, trainable: wanted.gradients };
   const trainBase = wanted.gradients && adapter === undefined;
-  const { hidden, hidden_states, head } = decoder(graph, options, inputs, {
-    adapter: adapter && { settings: adapter.config, trainable: wanted.gradients },
+  const { head, hidden_states } = build(graph, options, ids, {
+    adapter: onDecoder,
     trainable: () => trainBase,
   });
   const outputs: NamedShape[] = [];
@@ -153,21 +162,27 @@ function forwardGraph(
     graph.output(name, value);
     outputs.push({ name, shape: numbers(value.type.shape) });
   };
-  output('logits', matmul(hidden, head, { transB: true }));
+  const last = hidden_states.at(-1)!;
+  if (head) {
+    const logits = matmul(head.hidden, head.weight, { transB: true });
+    output('logits', head.bias ? add(logits, head.bias) : logits);
+  } else output('last_hidden_state', last);
   if (wanted.hidden) hidden_states.forEach((value, index) => output(`hidden.${index}`, value));
   const targets = ids('targets');
   const scale = graph.input('token_scale', [1]);
-  if (counted === 0) return { graph, counted, outputs };
+  if (!counts || !head) return { graph, outputs, hasHead: head !== undefined };
 
-  const { loss } = linearLoss(hidden, head, targets, scale, {
+  const attributes = {
     objective: 'none',
     temperature: 1,
     alpha: 0,
     tail: 'ignore',
     label_smoothing: 0,
     hiddenGradient: wanted.gradients,
-    weightGradient: trainBase,
-  });
+    weightGradient: trainBase || (!isEncoder(options) && trainsHead(options, onDecoder)),
+    biasGradient: trainBase && head.bias !== undefined,
+  } as const;
+  const { loss } = linearLoss(head.hidden, head.weight, targets, scale, attributes, undefined, head.bias);
   output('loss', loss);
   if (wanted.gradients) {
     const trained = graph.parameters().filter((parameter) => parameter.trainable);
@@ -183,7 +198,24 @@ function forwardGraph(
       if (gradient !== undefined) output(`grad.${name}`, gradient);
     }
   }
-  return { graph, counted, outputs };
+  return { graph, outputs, hasHead: true };
+}
+
+/** Logits are hidden weightᵀ + bias; undefined where the model has no head. */
+interface Built {
+  readonly head?: { readonly hidden: Value; readonly weight: Value; readonly bias?: Value };
+  readonly hidden_states: readonly Value[];
+}
+
+function build(graph: Graph, options: ModelOptions, ids: (name: string) => Value, choices: DecoderChoices): Built {
+  const segments = ids('segments');
+  const input_ids = ids('input_ids');
+  if (isEncoder(options)) {
+    return encoder(graph, options, { input_ids, segments, token_type_ids: ids('token_type_ids') }, choices);
+  }
+  const inputs = { input_ids, position_ids: ids('position_ids'), query_segments: segments, key_segments: segments };
+  const { hidden, head, hidden_states } = decoder(graph, options, inputs, choices);
+  return { head: { hidden, weight: head }, hidden_states };
 }
 
 /** A shape without symbols. */

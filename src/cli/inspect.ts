@@ -13,7 +13,8 @@ import { inspectDataset } from '../data/dataset.ts';
 import { readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
 import { summarizeOnnx } from '../formats/onnx-summary.ts';
 import { openWeights, type Weights } from '../formats/weights.ts';
-import { openModel, type Model } from '../models/model.ts';
+import type { ModelOptions } from '../models/architectures/index.ts';
+import { openAnyModel, type Model } from '../models/model.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
 import { parseRecipeText } from '../recipe/parse.ts';
 import type { Command, Values } from './command.ts';
@@ -77,9 +78,9 @@ async function inspectFolder(folder: FileSource): Promise<Seen> {
 async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> {
   const weights = await openWeights(folder);
   // Opening checks every parameter and shape. What the engine can't run is a model all the same.
-  let served: Model | InputError;
+  let served: Model<ModelOptions> | InputError;
   try {
-    served = await openModel(folder);
+    served = await openAnyModel(folder);
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     served = error;

@@ -8,6 +8,9 @@ import { readAll, type ByteSource, type FileSource } from '../formats/byte-sourc
 import type { WrittenGgmlType } from '../formats/ggml-quantise.ts';
 import type { GgufEntry } from '../formats/gguf-write.ts';
 import type { RawConfig } from '../models/config.ts';
+import type { Graph } from '../engine/graph/graph.ts';
+import { InputError } from '../formats/input-error.ts';
+import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderOptions } from '../models/decoder.ts';
 import { configFile, generationFile, tokenizerFiles, type SmallFile } from './folder.ts';
 import { ggufFile } from './gguf/file.ts';
@@ -18,12 +21,14 @@ import { verifyGguf } from './gguf/verify.ts';
 import { mergeAdapters, type NamedAdapter, type WeightSource } from './merge.ts';
 import { modelCard, type CardFacts } from './model-card.ts';
 import { decoderGraph } from './onnx/decoder-graph.ts';
+import { encoderGraph } from './onnx/encoder-graph.ts';
 import { encodeOnnx, type EncodedFile, type EncodeOptions } from './onnx/encode.ts';
 import { lower } from './onnx/lower.ts';
 import type { Flavour } from './onnx/lowering.ts';
 import { precisions } from './onnx/precision/index.ts';
 import type { OnnxDtype } from './onnx/precision/precision.ts';
 import { safetensorsFiles } from './safetensors-files.ts';
+import { verifyEncoder } from './verify/encoder.ts';
 import { firstDifference } from './verify/locate.ts';
 import type { OnnxFile, OrtModule } from './verify/session.ts';
 import { TOLERANCE, verify, type ReferenceSequence } from './verify/verify.ts';
@@ -38,7 +43,7 @@ export interface ExportModel {
   /** Where the tokenizer, generation defaults and licence lie. */
   readonly folder: FileSource;
   readonly config: RawConfig;
-  readonly options: DecoderOptions;
+  readonly options: ModelOptions;
   /** Hub names; tied ones once. */
   readonly parameters: ReadonlyMap<string, unknown>;
   readonly weights: WeightSource;
@@ -54,7 +59,7 @@ export interface ExportOptions {
   readonly card: Omit<CardFacts, 'parameters' | 'chat' | 'trained'> & { readonly trained?: boolean };
   readonly out: ExportSink;
   readonly ort: OrtModule;
-  /** The engine's logits, with the adapters. At least two, of different length. */
+  /** The engine's logits (of an encoder its hidden states too), with the adapters. At least two, of different length. */
   readonly reference: readonly ReferenceSequence[];
   readonly external?: EncodeOptions;
   readonly onProgress?: (progress: ExportProgress) => void;
@@ -134,7 +139,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
   const tokenizer = await tokenizerFiles(model.folder);
   if (tokenizer.length === 0) notes.push({ kind: 'no-tokenizer', folder: model.folder.name });
   // before anything is written: what cannot be said in a GGUF is refused at once
-  const gguf = options.gguf?.length ? ggufShape(model.config, model.options, model.folder.name) : undefined;
+  const gguf = options.gguf?.length ? ggufOf(model) : undefined;
 
   for (const dtype of dtypes) {
     const written = await writeOnnx(options, weights, dtype);
@@ -154,7 +159,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
   }
 
   if (options.safetensors) {
-    for (const file of safetensorsFiles(weights, model.parameters.keys())) {
+    for (const file of safetensorsFiles(weights, storedNames(model))) {
       await out.write(file.path, counted(options, file.path, file.bytes, file.data()));
       files.push({ path: file.path, bytes: file.bytes, dtype: 'F32' });
     }
@@ -163,8 +168,8 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
   if (gguf) files.push(...(await writeGgufs(options, gguf, weights, tokenizer, notes)));
 
   const small = [
-    configFile(model.config, { dtypes, externalData }),
-    await generationFile(model.folder, model.config),
+    configFile(model.config, { dtypes, externalData, cache: !isEncoder(model.options) }),
+    ...(isEncoder(model.options) ? [] : [await generationFile(model.folder, model.config)]),
     ...tokenizer,
   ];
   for (const { path, bytes } of small) await out.write(path, bytes);
@@ -173,6 +178,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
     {
       trained: adapters.length > 0,
       ...options.card,
+      task: taskOf(model.options),
       parameters: countOf(weights, model.parameters.keys()),
       chat: tokenizer.some(({ path }) => path === 'chat_template.jinja'),
     },
@@ -184,7 +190,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
 }
 
 async function writeOnnx(options: ExportOptions, weights: WeightSource, dtype: OnnxDtype): Promise<EncodedFile[]> {
-  const program = lower(decoderGraph(options.model.options), weights, {
+  const program = lower(graphOf(options.model.options), weights, {
     precision: precisions[dtype],
     flavour: options.flavour,
   });
@@ -203,7 +209,7 @@ async function verified(
   weights: WeightSource,
   dtype: OnnxDtype,
   written: readonly EncodedFile[],
-): Promise<{ max_logit_difference: number; top1_agreement: number }> {
+): Promise<{ max_logit_difference: number; top1_agreement?: number }> {
   const [main, ...external] = written;
   const file: OnnxFile = {
     model: await readAll(await out.open(main!.path)),
@@ -214,11 +220,13 @@ async function verified(
       })),
     ),
   };
-  const found = await verify(ort, file, reference);
+  const found = isEncoder(model.options)
+    ? await verifyEncoder(ort, file, reference)
+    : await verify(ort, file, reference, changesAfter(model.options));
   const tolerance = TOLERANCE[dtype];
   if (found.max_logit_difference <= tolerance) return found;
 
-  const graph = decoderGraph(model.options);
+  const graph = graphOf(model.options);
   const { input_ids } = reference.reduce((a, b) => (b.input_ids.length < a.input_ids.length ? b : a));
   const first = await firstDifference(
     ort,
@@ -241,17 +249,51 @@ async function verified(
   );
 }
 
+function graphOf(options: ModelOptions): Graph {
+  return isEncoder(options) ? encoderGraph(options) : decoderGraph(options);
+}
+
+function taskOf(options: ModelOptions): CardFacts['task'] {
+  if (!isEncoder(options)) return 'text-generation';
+  return options.head ? 'fill-mask' : 'feature-extraction';
+}
+
+/** Tokens after which positions turn by other numbers. */
+function changesAfter({ rotary }: DecoderOptions): number | undefined {
+  return rotary?.scaling.kind === 'longrope' ? rotary.scaling.original_max_position_embeddings : undefined;
+}
+
+/** What the engine computes with; of an encoder also the pooler, which it does not compute and others may want. */
+function storedNames({ options, parameters, weights }: ExportModel): string[] {
+  const names = [...parameters.keys()];
+  if (!isEncoder(options)) return names;
+  return [...names, ...[...weights.tensors.keys()].filter((name) => /^(\w+\.)?pooler\./.test(name))];
+}
+
+interface GgufModel {
+  readonly shape: GgufShape;
+  readonly options: DecoderOptions;
+}
+
+function ggufOf({ config, options, folder }: ExportModel): GgufModel {
+  if (isEncoder(options)) {
+    const what = `${String(config.model_type)} is an encoder, and those are not written as GGUF`;
+    throw new InputError(folder.name, 'config.json: model_type', what, 'no GGUF');
+  }
+  return { shape: ggufShape(config, options, folder.name), options };
+}
+
 /** Each kind asked for, opened again; and what Ollama wants to know of the best of the small ones. */
 async function writeGgufs(
   options: ExportOptions,
-  shape: GgufShape,
+  { shape, options: decoder }: GgufModel,
   weights: WeightSource,
   tokenizer: readonly SmallFile[],
   notes: ExportNote[],
 ): Promise<ExportedFile[]> {
   const { model, out, card } = options;
   const types = options.gguf!;
-  const { entries, trouble } = ggufTokenizer(tokenizer, model.config, model.options.vocab_size);
+  const { entries, trouble } = ggufTokenizer(tokenizer, model.config, decoder.vocab_size);
   if (trouble !== undefined) notes.push({ kind: 'gguf-tokenizer', trouble });
   const general: GgufEntry[] = [
     { key: 'general.type', type: 'string', value: 'model' },
@@ -267,7 +309,7 @@ async function writeGgufs(
     const source = await out.open(path);
     options.onProgress?.({ what: 'verify', path, bytes: source.size, of: source.size });
     try {
-      const max_weight_difference = await verifyGguf(source, model.options, weights, names);
+      const max_weight_difference = await verifyGguf(source, decoder, weights, names);
       files.push({ path, bytes: source.size, dtype: type, max_weight_difference });
     } catch (error) {
       throw new ExportError(`${path}: read back it is not what was written: ${(error as Error).message}`);

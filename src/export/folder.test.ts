@@ -12,7 +12,7 @@ const json = (file: SmallFile): Record<string, unknown> => JSON.parse(text(file)
 
 describe('config.json', () => {
   const runtime = (dtypes: Parameters<typeof configFile>[1]['dtypes']): unknown =>
-    json(configFile({ model_type: 'llama' }, { dtypes, externalData: {} }))['transformers.js_config'];
+    json(configFile({ model_type: 'llama' }, { dtypes, externalData: {}, cache: true }))['transformers.js_config'];
 
   it('tells transformers.js what to take where nobody says', () => {
     expect(runtime(['fp32'])).toEqual({ dtype: 'fp32' });
@@ -29,7 +29,7 @@ describe('config.json', () => {
     const written = json(
       configFile(
         { model_type: 'llama', hidden_size: 8, torch_dtype: 'bfloat16', _name_or_path: '/home/me', use_cache: false },
-        { dtypes: ['fp32'], externalData: { 'model.onnx': 2 } },
+        { dtypes: ['fp32'], externalData: { 'model.onnx': 2 }, cache: true },
       ),
     );
     expect(written).toEqual({

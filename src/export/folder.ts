@@ -21,6 +21,8 @@ const PREFERRED: Readonly<Record<'any' | 'wasm', readonly OnnxDtype[]>> = {
 
 export interface ConfigOptions {
   readonly dtypes: readonly OnnxDtype[];
+  /** Encoders have no cache. */
+  readonly cache: boolean;
   /** Files of external data by the ONNX file's name. */
   readonly externalData: Readonly<Record<string, number>>;
 }
@@ -31,13 +33,13 @@ export function configFile(config: RawConfig, options: ConfigOptions): SmallFile
   const json = {
     ...kept,
     [torch_dtype === undefined ? 'dtype' : 'torch_dtype']: 'float32',
-    use_cache: true,
+    ...(options.cache ? { use_cache: true } : {}),
     'transformers.js_config': options.dtypes.length > 0 ? runtimeConfig(options) : undefined,
   };
   return text('config.json', JSON.stringify(json, null, 2));
 }
 
-function runtimeConfig({ dtypes, externalData }: ConfigOptions): JsonObject {
+function runtimeConfig({ dtypes, cache, externalData }: ConfigOptions): JsonObject {
   const first = (of: readonly OnnxDtype[]): OnnxDtype => of.find((dtype) => dtypes.includes(dtype))!;
   const dtype = first(PREFERRED.any);
   const wasm = first(PREFERRED.wasm);
@@ -45,7 +47,9 @@ function runtimeConfig({ dtypes, externalData }: ConfigOptions): JsonObject {
   return {
     dtype,
     ...(wasm === dtype ? {} : { device_config: { wasm: { dtype: wasm } } }),
-    ...(halves.length > 0 ? { kv_cache_dtype: Object.fromEntries(halves.map((one) => [one, 'float16'])) } : {}),
+    ...(cache && halves.length > 0
+      ? { kv_cache_dtype: Object.fromEntries(halves.map((one) => [one, 'float16'])) }
+      : {}),
     ...(Object.keys(externalData).length > 0 ? { use_external_data_format: externalData } : {}),
   };
 }

@@ -6,7 +6,7 @@
  *
  * How a weight lies ([in, out] for GPT-2's Conv1D) is the base's to say, as in PEFT; an adapter's `fan_in_fan_out` is not asked.
  * Sums run in float64 and are rounded once. Weights that the adapter saved whole (modules_to_save, biases) replace the
- * base's. What cannot be merged without changing another tensor is refused by name.
+ * base's, and so do rows of single tokens. What cannot be merged without changing another tensor is refused by name.
  */
 import type { Adapter } from '../formats/peft.ts';
 import { scalingOf } from '../formats/peft-modules.ts';
@@ -73,6 +73,22 @@ function changesOf(
   const changes = new Map<string, Change>();
   for (const [name, { shape, data }] of tensors) {
     const refuse = (what: string, allowed: string): InputError => new InputError(file, `tensor ${name}`, what, allowed);
+    const [, table] = /^(.*)\.token_adapter\.trainable_tokens_delta$/.exec(name) ?? [];
+    if (table !== undefined) {
+      const { trainable_token_indices: indices } = config;
+      const ids: unknown = Array.isArray(indices)
+        ? indices
+        : Object.entries(indices ?? {}).find(([end]) => table === end || table.endsWith(`.${end}`))?.[1];
+      const [first, whole] = [(ids as readonly number[] | undefined)?.[0], base.tensors.get(`${table}.weight`)];
+      const fits = whole?.shape[1] === shape[1] && first !== undefined && first + shape[0]! <= (whole?.shape[0] ?? 0);
+      if (!fits) throw refuse(`its rows do not lie in ${table}.weight`, 'an adapter made for this base');
+      changes.set(`${table}.weight`, (weight) => {
+        const replaced = weight.slice();
+        replaced.set(data, first * shape[1]!);
+        return replaced;
+      });
+      continue;
+    }
     const [, path, part] = /^(.*)\.(lora_[A-Za-z_]+)(?:\.weight)?$/.exec(name) ?? [];
     if (path === undefined) {
       const whole = base.tensors.get(name);
@@ -173,7 +189,7 @@ function mergeLowRank({ a, b, rank, outputs, inputs, scaling, byInput, magnitude
         row[i] = weight[at(i)]! + scaling * row[i]!;
         square += row[i]! ** 2;
       }
-      const gain = magnitude ? magnitude[o]! / Math.sqrt(square) : 1;
+      const gain = magnitude && square > 0 ? magnitude[o]! / Math.sqrt(square) : 1;
       for (let i = 0; i < inputs; i++) merged[at(i)] = gain * row[i]!;
     }
     return merged;

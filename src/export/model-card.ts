@@ -18,6 +18,8 @@ export interface CardFacts {
   /** Hub names of the data. */
   readonly datasets?: readonly string[];
   readonly parameters: number;
+  /** As the hub names it; text-generation where absent. */
+  readonly task?: 'text-generation' | 'fill-mask' | 'feature-extraction';
   readonly chat: boolean;
   /** Measured figures, a line each: "Exact match on 50 unseen rows" "0.69 (0.55 to 0.80)". */
   readonly figures?: readonly { readonly name: string; readonly value: string }[];
@@ -41,7 +43,7 @@ export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: 
   const datasets = (facts.datasets ?? []).filter((name) => HUB_NAME.test(name));
   const front = [
     `library_name: ${dtypes.length > 0 ? 'transformers.js' : 'transformers'}`,
-    'pipeline_tag: text-generation',
+    `pipeline_tag: ${facts.task ?? 'text-generation'}`,
     ...(facts.license === undefined ? [] : [`license: ${JSON.stringify(facts.license)}`]),
     ...(base === undefined
       ? []
@@ -100,6 +102,7 @@ weight over the largest of its tensor.`,
 
 function usage(facts: CardFacts, files: readonly CardFile[], dtypes: readonly OnnxDtype[]): string {
   const ways: string[] = [];
+  const { task = 'text-generation' } = facts;
   const prompt = facts.chat ? `[{ role: 'user', content: 'Hello!' }]` : `'Once upon a time'`;
   if (dtypes.length > 0) {
     ways.push(`In a browser or Node, with transformers.js:
@@ -107,15 +110,14 @@ function usage(facts: CardFacts, files: readonly CardFile[], dtypes: readonly On
 \`\`\`js
 import { pipeline } from '@huggingface/transformers';
 
-const write = await pipeline('text-generation', 'THIS_FOLDER');
-const [{ generated_text }] = await write(${prompt}, { max_new_tokens: 128 });
+${task === 'text-generation' ? write(prompt) : READ[task]}
 \`\`\`
 
 Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.map((dtype) => `\`${dtype}\``).join(', ')}.
 `);
   }
   if (files.some(({ path }) => path.endsWith('.safetensors'))) {
-    ways.push("With Python's transformers: `AutoModelForCausalLM.from_pretrained('THIS_FOLDER')`.\n");
+    ways.push("With Python's transformers: `" + `${AUTO_CLASS[task]}.from_pretrained('THIS_FOLDER')\`.\n`);
   }
   const gguf = files.find(({ path }) => path.endsWith('.gguf'));
   if (gguf) {
@@ -129,6 +131,24 @@ ollama create my-model -f Modelfile && ollama run my-model
   }
   return ways.join('\n');
 }
+
+const write = (prompt: string): string =>
+  `const write = await pipeline('text-generation', 'THIS_FOLDER');
+const [{ generated_text }] = await write(${prompt}, { max_new_tokens: 128 });`;
+
+const READ = {
+  'fill-mask': `const fill = await pipeline('fill-mask', 'THIS_FOLDER');
+const guesses = await fill(\`Paris is the \${fill.tokenizer.mask_token} of France.\`);`,
+  'feature-extraction': `const embed = await pipeline('feature-extraction', 'THIS_FOLDER');
+const vectors = await embed(['A sentence.'], { pooling: 'mean', normalize: true });`,
+} as const;
+
+/** Of Python's transformers. */
+const AUTO_CLASS = {
+  'text-generation': 'AutoModelForCausalLM',
+  'fill-mask': 'AutoModelForMaskedLM',
+  'feature-extraction': 'AutoModel',
+} as const;
 
 /** By dtype, for people who choose: what speaks for it. */
 const PURPOSE: Readonly<Record<string, string>> = {

@@ -75,7 +75,8 @@ describe('round trip', () => {
       exclude_modules: fc.option(names),
       alpha_pattern: fc.dictionary(fc.stringMatching(/^[a-z_]{1,8}$/), fc.integer({ min: 1, max: 64 })),
       init_lora_weights: fc.oneof(fc.boolean(), fc.constant('gaussian')),
-      others: fc.constantFrom({}, { lora_bias: true }, { trainable_token_indices: [3] }),
+      trainable_token_indices: fc.constantFrom(null, [3, 4], { embed_tokens: [3], lm_head: [3] }),
+      others: fc.constantFrom({}, { lora_bias: true }, { use_qalora: true }),
     });
     fc.assert(
       fc.property(configs, (given) => {

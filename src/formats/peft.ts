@@ -28,6 +28,8 @@ export interface AdapterConfig {
   /** r and lora_alpha of modules whose path ends with the pattern. */
   readonly rank_pattern: Readonly<Record<string, number>>;
   readonly alpha_pattern: Readonly<Record<string, number>>;
+  /** Rows of the embedding, or of modules by name, that the adapter holds: consecutive ids. */
+  readonly trainable_token_indices: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
   readonly init_lora_weights: boolean | string;
   readonly task_type: string | null;
   readonly base_model_name_or_path: string | null;
@@ -68,6 +70,7 @@ const defaults: AdapterConfig = {
   use_dora: false,
   rank_pattern: {},
   alpha_pattern: {},
+  trainable_token_indices: null,
   init_lora_weights: true,
   task_type: null,
   base_model_name_or_path: null,
@@ -162,6 +165,8 @@ export function parseAdapterConfig(json: JsonObject, file: string): AdapterConfi
   const isRank = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 1;
   const isNumber = (value: unknown) => typeof value === 'number' && Number.isFinite(value);
   const isLayer = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isRows = (value: unknown) =>
+    Array.isArray(value) && value.every((id, i) => isLayer(id) && (i === 0 || id === (value[i - 1] as number) + 1));
   const isPattern = (fits: (value: unknown) => boolean) => (value: unknown) =>
     isJsonObject(value) && Object.values(value).every(fits);
   // One layer or one pattern may stand without its list.
@@ -195,6 +200,11 @@ export function parseAdapterConfig(json: JsonObject, file: string): AdapterConfi
     use_dora: take('use_dora', 'true or false', isBoolean),
     rank_pattern: take('rank_pattern', 'an object: pattern to whole number from 1', isPattern(isRank)),
     alpha_pattern: take('alpha_pattern', 'an object: pattern to number', isPattern(isNumber)),
+    trainable_token_indices: take(
+      'trainable_token_indices',
+      'consecutive token ids, or such lists by module',
+      (v) => isRows(v) || (isJsonObject(v) && Object.values(v).every(isRows)),
+    ),
     init_lora_weights: take('init_lora_weights', 'true, false or a name', (v) => isBoolean(v) || isText(v)),
     task_type: take('task_type', 'a string or null', isText),
     base_model_name_or_path: take('base_model_name_or_path', 'a string or null', isText),
@@ -226,13 +236,14 @@ export function writeAdapter(
   config: AdapterConfig,
   tensors: ReadonlyMap<string, AdapterTensor>,
 ): { path: string; bytes: Uint8Array<ArrayBuffer> }[] {
-  const { others, exclude_modules, layers_to_transform, layers_pattern, ...common } = config;
+  const { others, exclude_modules, layers_to_transform, layers_pattern, trainable_token_indices, ...common } = config;
   const json = {
     peft_type: 'LORA',
     ...common,
     ...(exclude_modules === null ? {} : { exclude_modules }),
     ...(layers_to_transform === null ? {} : { layers_to_transform }),
     ...(layers_pattern === null ? {} : { layers_pattern }),
+    ...(trainable_token_indices === null ? {} : { trainable_token_indices }),
     ...others,
     inference_mode: true,
   };

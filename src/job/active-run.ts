@@ -4,6 +4,7 @@
  */
 import { Device } from '../engine/run/device.ts';
 import type { Keep } from '../formats/keep.ts';
+import type { Importance } from '../models/importance.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host, LocalFiles, Outlet } from './host.ts';
@@ -32,6 +33,8 @@ export class ActiveRun implements RecipeContext {
   readonly recipe: Recipe;
   readonly sources: Sources;
   readonly recipeFile: string;
+  /** Of the model that is cut; drive measures it. */
+  importance: Importance | undefined;
   asked: Ask | undefined;
   private gpu: Promise<Device> | undefined;
   private waiting: JobEvent[] = [];

@@ -1,4 +1,5 @@
 /** What opening models and data needs of a run, whether it is being worked on, planned, or only talked to. */
+import type { Importance } from '../models/importance.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import type { Sources } from './sources.ts';
 
@@ -7,4 +8,6 @@ export interface RecipeContext {
   readonly sources: Sources;
   /** As the person named it; errors repeat it. */
   readonly recipeFile: string;
+  /** For a student that is cut by importance, where that was measured; a plan needs shapes only. */
+  readonly importance?: Importance;
 }

@@ -6,6 +6,7 @@ import { reportHtml } from './report-html.ts';
 import { readData } from './steps/data.ts';
 import { evaluateTasks } from './steps/evaluate.ts';
 import { exportStudent } from './steps/export.ts';
+import { importanceOf } from './steps/importance.ts';
 import { openStudent } from './steps/student.ts';
 import { cacheTeacher } from './steps/teacher.ts';
 import { trainStudent } from './steps/train-student.ts';
@@ -18,6 +19,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
   const device = await run.device(); // a page without a GPU says so before it reads anything
 
   const data = await run.step('data', () => readData(run));
+  run.importance = await importanceOf(run, data);
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
   const { limits, adapter } = device;
@@ -25,8 +27,9 @@ export async function drive(run: ActiveRun): Promise<Report> {
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
   await run.step('student', async () => {
-    const { parameters, trainable } = student;
-    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable } });
+    const { parameters, trainable, layers } = student;
+    const kept = layers && { layers: layers.join(' ') };
+    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept } });
   });
   const trained = await run.step('train', () => trainStudent(run, data, student, cache));
   await run.step('evaluate', () => evaluateTasks(run, student, trained, data.tokenizer));

@@ -4,7 +4,6 @@
  */
 import { prepareData, type PreparedData } from '../data/prepare.ts';
 import { countParameters } from '../models/model.ts';
-import { loadTokenizer } from '../models/tokenizer.ts';
 import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import { planTraining } from '../train/trainer.ts';
@@ -12,6 +11,7 @@ import type { RecipeContext } from './context.ts';
 import type { Estimate } from './protocol.ts';
 import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
+import { studentTokenizer } from './steps/student-tokenizer.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
 
@@ -23,8 +23,7 @@ const AROUND = { software: 40, hardware: 15 };
 /** @param gpu undefined where there is none: the plan is then made for what WebGPU promises everywhere */
 export async function estimateOf(context: RecipeContext, gpu: GPU | undefined): Promise<Estimate> {
   const { recipe, sources } = context;
-  const { model, revision } = recipe.student;
-  const tokenizer = await loadTokenizer(await sources.model('student.model', model, revision));
+  const tokenizer = await studentTokenizer(context);
   const source = await sources.file('data.source', recipe.data.source);
   const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed);
   const batches = batchesOf(prepared, tokenizer, recipe);

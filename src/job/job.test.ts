@@ -218,3 +218,39 @@ describe('a run', () => {
     });
   }, 1_200_000);
 });
+
+describe('a run with new tokens and DoRA', () => {
+  it('trains their rows beside the adapter, and what it exports computes the same', async () => {
+    const run = await testRun(
+      await memoryHost(),
+      {
+        ...recipe,
+        student: { model: './arithmetic', compress: { layers: [0, 3] }, add_tokens: ['<hint>', '</hint>'] },
+        teacher: { kind: 'none' },
+        distill: { objective: 'none', alpha: 0 },
+        lora: { r: 2, lora_alpha: 4, use_dora: true, target_modules: ['q_proj', 'v_proj'] },
+        training: { ...recipe.training, max_steps: 2 },
+        export: { onnx: ['fp32'], adapter: true },
+      },
+      local,
+    );
+    const events = await run.sit();
+    expect(events.filter(({ kind }) => kind === 'error')).toEqual([]);
+    const read = async (path: string): Promise<Uint8Array> => readAll((await run.out.open(path))!);
+    const json = async (path: string) => JSON.parse(new TextDecoder().decode(await read(path)));
+    const tokenizer = await json('model/tokenizer.json');
+    const before = JSON.parse(readFileSync('public/bundled/arithmetic/config.json', 'utf8'));
+    const config = await json('model/config.json');
+    expect(tokenizer.added_tokens.at(-1)).toMatchObject({ content: '</hint>', special: true });
+    expect(config.vocab_size).toBeGreaterThanOrEqual(tokenizer.added_tokens.at(-1).id + 1);
+    expect(config.vocab_size).toBeGreaterThanOrEqual(before.vocab_size);
+    const adapter = await json('adapter/adapter_config.json');
+    expect(adapter).toMatchObject({ use_dora: true });
+    expect([adapter.trainable_token_indices].flatMap((ids) => (Array.isArray(ids) ? ids : ids.lm_head))).toHaveLength(
+      2,
+    );
+    const names = new TextDecoder().decode(await read('adapter/adapter_model.safetensors'));
+    expect(names).toContain('embed_tokens.token_adapter.trainable_tokens_delta');
+    expect(names).toContain('q_proj.lora_magnitude_vector"');
+  });
+});

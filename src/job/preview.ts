@@ -3,7 +3,8 @@ import { inspectDataset } from '../data/dataset.ts';
 import { prepareData } from '../data/prepare.ts';
 import type { Row } from '../data/row.ts';
 import { tokenizeRow } from '../data/tokenize.ts';
-import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
+import type { Tokenizer } from '../models/tokenizer.ts';
+import { studentTokenizer } from './steps/student-tokenizer.ts';
 import type { RecipeContext } from './context.ts';
 import type { ChatMessage, Preview } from './protocol.ts';
 
@@ -26,10 +27,9 @@ export async function previewOf(context: RecipeContext): Promise<Preview> {
 }
 
 /** undefined where the student cannot be reached yet: its rows can be looked at all the same. */
-async function tokenizerOf({ recipe, sources }: RecipeContext): Promise<Tokenizer | undefined> {
-  const { model, revision } = recipe.student;
+async function tokenizerOf(context: RecipeContext): Promise<Tokenizer | undefined> {
   try {
-    return await loadTokenizer(await sources.model('student.model', model, revision));
+    return await studentTokenizer(context);
   } catch {
     return undefined;
   }

@@ -17,6 +17,7 @@ import type { RunFacts } from './run-facts.ts';
 import { Sources } from './sources.ts';
 import { endTokens } from './steps/answers.ts';
 import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './steps/device-model.ts';
+import { IMPORTANCE, keptImportance } from './steps/importance.ts';
 import { openStudent } from './steps/student.ts';
 import { trainedWeights } from './steps/train-student.ts';
 
@@ -151,8 +152,9 @@ export class Talk {
   }
 
   private async student({ context, device }: Room, facts: RunFacts, who: 'start' | 'student'): Promise<Speaker> {
-    const student = await openStudent(context);
     const { shelf } = await this.host;
+    const importance = await keptImportance(shelf.keep(facts.id, IMPORTANCE));
+    const student = await openStudent({ ...context, importance });
     const trained = who === 'start' ? undefined : await trainedWeights(shelf.keep(facts.id, 'result'));
     if (who === 'student' && !trained) {
       const { length } = await new Checkpoints(shelf.keep(facts.id, 'checkpoints')).steps();

@@ -1,11 +1,14 @@
 /**
- * A smaller student out of a larger model (DESIGN §4): fewer of its layers, taken as they are, or a narrower model from
- * random weights. The result is a model like any other; its weights are read from the larger one when asked for.
+ * A smaller student out of a larger model (DESIGN §4): fewer of its layers, taken as they are; a narrower one of its most
+ * important channels and heads; or one of random weights. The result is a model like any other; its weights are read from the larger one when asked for.
  */
 import type { Shape } from '../engine/graph/types.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
 import { configField, readArchitecture } from './architectures/index.ts';
+import { cutWeights, importantLayers, keptChannels, type Widths } from './cut.ts';
+import type { DecoderOptions } from './decoder.ts';
+import type { Importance } from './importance.ts';
 import { initialWeight } from './initialize.ts';
 import { baseParameters, type Model } from './model.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
@@ -23,38 +26,80 @@ export interface Compression {
 
 const WIDTHS = ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_key_value_heads'] as const;
 
-/** @param file the recipe, for errors */
-export function compress(model: Model, choice: Compression, seed: number, file: string): Model {
-  const kept = keptLayers(model.options.num_hidden_layers, choice, file);
+/**
+ * @param file the recipe, for errors
+ * @param importance as it was measured, for `init: importance`; without it the first of everything is taken, which has the
+ *   same shapes and bytes
+ */
+export function compress(
+  model: Model,
+  choice: Compression,
+  seed: number,
+  file: string,
+  importance?: Importance,
+): Model {
+  const kept = keptLayers(model.options.num_hidden_layers, choice, file, importance);
   const field = (name: string): string => configField(model.config.model_type, name);
   const config: Record<string, unknown> = { ...model.config, [field('num_hidden_layers')]: kept.length };
-  // what is listed by layer is cut with the layers
-  if (Array.isArray(config.layer_types))
-    config.layer_types = kept.map((layer) => (config.layer_types as unknown[])[layer]);
-  for (const width of WIDTHS) {
-    if (choice[width] === undefined || choice[width] === model.options[width]) continue;
-    if (choice.init !== 'scratch') {
+  // a layer keeps its window, listed or by habit
+  const { sliding_layers } = model.options;
+  if (sliding_layers) {
+    const slides = (layer: number): boolean => sliding_layers[layer % sliding_layers.length]!;
+    config.layer_types = kept.map((layer) => (slides(layer) ? 'sliding_attention' : 'full_attention'));
+  } else if (Array.isArray(config.layer_types)) {
+    config.layer_types = kept.map(() => (config.layer_types as unknown[])[0]);
+  }
+  const widths = widthsOf(model.options, choice);
+  const narrower = WIDTHS.filter((width) => widths[width] !== model.options[width]);
+  for (const width of narrower) {
+    if (choice.init !== 'scratch' && choice.init !== 'importance') {
       throw new InputError(
         file,
         `student.compress.${width}`,
-        'cutting widths from trained weights is not built yet',
-        'init: "scratch"',
+        `init "${choice.init}" says which layers stay and not which channels`,
+        'init: "importance" or "scratch"',
       );
     }
-    config[field(width)] = choice[width];
+    config[field(width)] = widths[width];
   }
-  if (choice.hidden_size !== undefined || choice.num_attention_heads !== undefined) delete config.head_dim;
+  if (narrower.length > 0) {
+    if (choice.init === 'scratch') delete config.head_dim;
+    else if (model.options.rotary) config.head_dim = model.options.head_dim;
+  }
   const options = readArchitecture(config, file);
   const parameters = baseParameters(options);
-  const weights =
-    choice.init === 'scratch'
-      ? fromScratch(parameters, seed, config)
-      : fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
-  return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights };
+  const weights = (): TensorFile => {
+    if (choice.init === 'scratch') return fromScratch(parameters, seed, config, options);
+    if (narrower.length === 0) return fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
+    const { head_dim } = model.options;
+    if (options.head_dim !== head_dim) {
+      throw new InputError(
+        file,
+        'student.compress.hidden_size',
+        `heads of ${options.head_dim} can't be cut out of heads of ${head_dim}`,
+        `${head_dim} a head`,
+      );
+    }
+    const channels = keptChannels(model.options, widths, kept, importance, file);
+    return cutWeights(model.weights, model.options, channels, parameters.keys(), importance);
+  };
+  return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights: weights() };
+}
+
+/** Where each head has keys of its own, they are cut with the heads. */
+function widthsOf(options: DecoderOptions, choice: Compression): Widths {
+  const heads = choice.num_attention_heads ?? options.num_attention_heads;
+  const own = options.num_key_value_heads === options.num_attention_heads && choice.init === 'importance';
+  return {
+    hidden_size: choice.hidden_size ?? options.hidden_size,
+    intermediate_size: choice.intermediate_size ?? options.intermediate_size,
+    num_attention_heads: heads,
+    num_key_value_heads: choice.num_key_value_heads ?? (own ? heads : options.num_key_value_heads),
+  };
 }
 
 /** Numbers of the layers that stay, rising unless `layers` says otherwise. */
-export function keptLayers(total: number, choice: Compression, file: string): number[] {
+export function keptLayers(total: number, choice: Compression, file: string, importance?: Importance): number[] {
   if (choice.layers) {
     const outside = choice.layers.find((layer) => layer >= total);
     if (outside !== undefined) {
@@ -78,6 +123,8 @@ export function keptLayers(total: number, choice: Compression, file: string): nu
     case 'even':
       // first and last layer always stay (as DistilBERT and its successors take every second one)
       return count === 1 ? [0] : indices.map((i) => Math.round((i * (total - 1)) / (count - 1)));
+    case 'importance':
+      return importance ? importantLayers(importance, count) : indices;
     default:
       return indices;
   }
@@ -112,6 +159,7 @@ export function fromScratch(
   parameters: ReadonlyMap<string, Shape>,
   seed: number,
   config: Readonly<Record<string, unknown>>,
+  { norm_offset = 0 }: { readonly norm_offset?: number } = {},
 ): TensorFile {
   const range = typeof config.initializer_range === 'number' ? config.initializer_range : 0.02;
   const tensors = new Map<string, TensorInfo>();
@@ -119,7 +167,11 @@ export function fromScratch(
     const sizes = shape as readonly number[];
     tensors.set(name, { dtype: 'F32', shape: sizes, bytes: 4 * sizes.reduce((a, b) => a * b, 1) });
   }
-  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> =>
-    initialWeight(name, parameters.get(name)!, seed, range);
+  const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {
+    const shape = parameters.get(name)!;
+    const data = initialWeight(name, shape, seed, range);
+    // a norm begins at 1, which may lie as 0
+    return norm_offset !== 0 && shape.length === 1 ? data.fill(0) : data;
+  };
   return { name: 'random weights', tensors, metadata: {}, read: readF32, readF32 };
 }

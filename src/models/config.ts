@@ -56,7 +56,7 @@ export class ConfigReader {
     throw this.wrong(
       field,
       value,
-      `${served.map((one) => JSON.stringify(one)).join(' or ')}; other values are not served yet`,
+      `${served.length === 0 ? 'null' : served.map((one) => JSON.stringify(one)).join(' or ')}; other values are not served yet`,
     );
   }
 

@@ -4,6 +4,8 @@
  * one that decodes against a key-value cache, and the one that is written as ONNX (with symbolic sizes).
  *
  *   x = embed(ids) (+ position(ids));  per layer: x += attention(norm(x)); x += mlp(norm(x));  norm(x)
+ *
+ * Gemma norms what joins the stream once more: x += norm(attention(norm(x))).
  */
 import type { Graph } from '../engine/graph/graph.ts';
 import type { Dim, Value } from '../engine/graph/types.ts';
@@ -15,15 +17,18 @@ import {
   kvAppend,
   layernorm,
   matmul,
+  mul,
+  replaceRows,
   rmsnorm,
   rotary,
+  scale,
   siluMul,
   split,
   type GeluForm,
 } from '../engine/ops/index.ts';
-import { adapted, withLora, type LoraDropout, type LoraSettings } from './lora.ts';
+import { adapted, trainedRows, withLora, type LinearSite, type LoraDropout, type LoraSettings } from './lora.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
-import { rotaryTables, type RotaryOptions } from './rotary.ts';
+import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
 export interface DecoderOptions {
   readonly vocab_size: number;
@@ -44,12 +49,24 @@ export interface DecoderOptions {
   readonly mlp_bias: boolean;
   /** Keys further back than this many tokens are not seen; undefined: all are. */
   readonly sliding_window?: number;
+  /** Which layers have the window, where not all of them do. */
+  readonly sliding_layers?: readonly boolean[];
+  /** Rotary of the layers with a window, where it differs. */
+  readonly sliding_rotary?: RotaryOptions;
   /** Llama's where absent. */
   readonly names?: DecoderNames;
   /** RMSNorm where absent. */
   readonly norm?: 'layernorm';
+  /** RMSNorm's weights lie as w − 1 (Gemma). */
+  readonly norm_offset?: 1;
+  /** An RMSNorm over each head of q and of k, before they are turned. */
+  readonly head_norm?: boolean;
+  /** Multiplies the embeddings. */
+  readonly embedding_scale?: number;
   /** down(gelu(up(x))) instead of down(silu(gate(x)) · up(x)). */
   readonly plain_mlp?: GeluForm;
+  /** down(gelu(gate(x)) · up(x)). */
+  readonly gate_gelu?: GeluForm;
   /** Weights of linear layers lie [in, out] (GPT-2's Conv1D). */
   readonly conv1d?: boolean;
   /** Multiplies q·k in layer i; 1/√head_dim where absent. */
@@ -107,21 +124,28 @@ export function decoder(
   const { names = LLAMA_NAMES } = options;
   const trainable = choices.trainable ?? (() => false);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
-  const lora = loraOf(choices.adapter);
+  const lora = loraOf(graph, choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number, bias: boolean): Value => {
     const shape = [outputs, x.type.shape.at(-1)!];
     const w = weight(`${path}.weight`, options.conv1d ? shape.reverse() : shape);
-    let y = matmul(x, w, { transB: !options.conv1d });
-    if (bias) y = add(y, weight(`${path}.bias`, [outputs]));
-    return lora(graph, path, x, y);
+    const { conv1d = false } = options;
+    const y = lora(path, { x, w, y: matmul(x, w, { transB: !conv1d }), conv1d });
+    return bias ? add(y, weight(`${path}.bias`, [outputs])) : y;
   };
-  const norm = (path: string, x: Value): Value => {
-    const gain = weight(`${path}.weight`, [H]);
-    if (options.norm !== 'layernorm') return rmsnorm(x, gain, { eps: options.norm_eps });
+  const norm = (path: string, x: Value, size = H): Value => {
+    const gain = weight(`${path}.weight`, [size]);
+    if (options.norm !== 'layernorm') return rmsnorm(x, gain, { eps: options.norm_eps, offset: options.norm_offset });
     return layernorm(x, gain, weight(`${path}.bias`, [H]), { eps: options.norm_eps });
   };
-  const rotate = rotation(graph, options, inputs);
+  /** What joins the stream is normed first, where the architecture has a norm for it. */
+  const joined = (x: Value, y: Value, path: string, name: string | undefined): Value =>
+    add(x, name === undefined ? y : norm(`${path}.${name}`, y));
+  const slides = (layer: number): boolean => options.sliding_layers?.[layer] ?? options.sliding_window !== undefined;
+  const rotate = rotation(graph, options, options.rotary, 'rotary', inputs);
+  const rotateSliding = options.sliding_rotary
+    ? rotation(graph, options, options.sliding_rotary, 'rotary.sliding', inputs)
+    : rotate;
   const present: { key: Value; value: Value }[] = [];
   const project = (path: string, x: Value): [Value, Value, Value] => {
     const sizes = [heads * D, kvHeads * D, kvHeads * D];
@@ -133,36 +157,53 @@ export function decoder(
   };
   const attend = (path: string, layer: number, x: Value): Value => {
     let [q, k, v] = project(path, x);
-    q = rotate(q);
-    k = rotate(k);
+    if (options.head_norm) {
+      q = norm(`${path}.${names.query_norm}`, q, D);
+      k = norm(`${path}.${names.key_norm}`, k, D);
+    }
+    const window = slides(layer) ? options.sliding_window : undefined;
+    const turn = slides(layer) ? rotateSliding : rotate;
+    q = turn(q);
+    k = turn(k);
     const { cache } = inputs;
     if (cache) {
       k = kvAppend(cache.key(layer), k, cache.past_length);
       v = kvAppend(cache.value(layer), v, cache.past_length);
       present.push({ key: k, value: v });
     }
-    const scale = options.attention_scale?.(layer) ?? 1 / Math.sqrt(D);
+    const factor = options.attention_scale?.(layer) ?? 1 / Math.sqrt(D);
     const [out] = attention(
       q,
       k,
       v,
       inputs.query_segments,
       inputs.key_segments,
-      { heads, kv_heads: kvHeads, head_dim: D, scale, causal: true, window: options.sliding_window },
+      { heads, kv_heads: kvHeads, head_dim: D, scale: factor, causal: true, window },
       cache?.past_length,
     );
     return linear(`${path}.${names.attention_output}`, out!, H, options.output_bias);
   };
   const mlp = (path: string, x: Value): Value => {
-    const wide = (name: string): Value => linear(`${path}.${name}`, x, options.intermediate_size, options.mlp_bias);
-    const inner = options.plain_mlp
-      ? gelu(wide(names.up), { approximate: options.plain_mlp })
-      : siluMul(wide(names.gate!), wide(names.up));
-    return linear(`${path}.${names.down}`, inner, H, options.mlp_bias);
+    const inner = options.intermediate_size;
+    const wide = (name: string, parts = 1): Value => linear(`${path}.${name}`, x, parts * inner, options.mlp_bias);
+    const down = (y: Value): Value => linear(`${path}.${names.down}`, y, H, options.mlp_bias);
+    if (options.plain_mlp) return down(gelu(wide(names.up), { approximate: options.plain_mlp }));
+    const [gate, up] = names.gate ? [wide(names.gate), wide(names.up)] : split(wide(names.up, 2), [inner, inner]);
+    if (options.gate_gelu) return down(mul(gelu(gate!, { approximate: options.gate_gelu }), up!));
+    return down(siluMul(gate!, up!));
   };
 
-  const embeddings = weight(`${names.embedding}.weight`, [options.vocab_size, H]);
+  const table = (path: string): Value => {
+    const frozen = weight(`${path}.weight`, [options.vocab_size, H]);
+    const { adapter } = choices;
+    const rows = adapter && trainedRows(adapter.settings, path, path === names.embedding);
+    if (!rows) return frozen;
+    const trained = graph.parameter(rows.name, [rows.count, H], { trainable: adapter.trainable });
+    return replaceRows(frozen, trained, rows.first);
+  };
+  const embeddings = table(names.embedding);
   let x = embedding(embeddings, inputs.input_ids);
+  if (options.embedding_scale !== undefined) x = scale(x, options.embedding_scale);
   if (!options.rotary) {
     const positions = weight(`${names.positions!}.weight`, [options.max_position_embeddings, H]);
     x = add(x, embedding(positions, inputs.position_ids));
@@ -170,13 +211,13 @@ export function decoder(
   const states = [x];
   for (let i = 0; i < options.num_hidden_layers; i++) {
     const path = `${names.layers}.${i}`;
-    x = add(x, attend(path, i, norm(`${path}.${names.attention_norm}`, x)));
-    x = add(x, mlp(path, norm(`${path}.${names.mlp_norm}`, x)));
+    x = joined(x, attend(path, i, norm(`${path}.${names.attention_norm}`, x)), path, names.after_attention_norm);
+    x = joined(x, mlp(path, norm(`${path}.${names.mlp_norm}`, x)), path, names.after_mlp_norm);
     states.push(x);
   }
   const hidden = norm(names.final_norm, x);
   states[states.length - 1] = hidden;
-  const head = weight(headName(options), [options.vocab_size, H]);
+  const head = options.tie_word_embeddings ? embeddings : table('lm_head');
   return { hidden, hidden_states: states, head, present };
 }
 
@@ -185,40 +226,77 @@ export function headName({ tie_word_embeddings, names = LLAMA_NAMES }: DecoderOp
   return tie_word_embeddings ? `${names.embedding}.weight` : 'lm_head.weight';
 }
 
-/** Turns heads by their positions; nothing where positions are learned. */
-function rotation(graph: Graph, options: DecoderOptions, inputs: DecoderInputs): (x: Value) => Value {
-  if (!options.rotary) return (x) => x;
-  // positions never pass the number of keys; only an exported graph does not know that number
-  const keys = inputs.key_segments.type.shape[1]!;
-  const positions = typeof keys === 'number' ? keys : options.max_position_embeddings;
-  const { cos, sin } = tablesOf(options.rotary, positions);
-  const half = options.rotary.dims / 2;
-  const cosines = graph.constant('rotary.cos', [positions, half], cos);
-  const sines = graph.constant('rotary.sin', [positions, half], sin);
-  return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim: options.head_dim });
+/** Whether an adapter changes rows of the head. */
+export function trainsHead(options: DecoderOptions, adapter: DecoderAdapter | null | undefined): boolean {
+  if (!adapter?.trainable) return false;
+  const { tie_word_embeddings: tied, names = LLAMA_NAMES } = options;
+  return trainedRows(adapter.settings, tied ? names.embedding : 'lm_head', tied) !== undefined;
 }
 
-function loraOf(adapter: DecoderAdapter | undefined): (graph: Graph, path: string, x: Value, y: Value) => Value {
-  if (!adapter) return (_graph, _path, _x, y) => y;
+/** Turns heads by their positions; nothing where positions are learned. */
+function rotation(
+  graph: Graph,
+  { head_dim, max_position_embeddings }: DecoderOptions,
+  settings: RotaryOptions | undefined,
+  name: string,
+  inputs: DecoderInputs,
+): (x: Value) => Value {
+  if (!settings) return (x) => x;
+  // positions never pass the number of keys; only an exported graph does not know that number
+  const keys = inputs.key_segments.type.shape[1]!;
+  const tables = typeof keys === 'number' ? tablesOf(settings, keys) : tablesOfAll(settings, max_position_embeddings);
+  const shape = [tables.cos.length / (settings.dims / 2), settings.dims / 2];
+  const cosines = graph.constant(`${name}.cos`, shape, tables.cos);
+  const sines = graph.constant(`${name}.sin`, shape, tables.sin);
+  const { long_after } = tables;
+  return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after });
+}
+
+export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path: string, site: LinearSite) => Value {
+  if (!adapter) return (_path, { y }) => y;
+  const { settings, trainable, dropout_seed } = adapter;
   let sites = 0;
-  const drop: LoraDropout | undefined = adapter.dropout_seed && {
-    p: adapter.settings.lora_dropout,
-    seed: adapter.dropout_seed,
+  const drop: LoraDropout | undefined = dropout_seed && {
+    p: settings.lora_dropout,
+    seed: dropout_seed,
     site: () => sites++,
   };
-  return (graph, path, x, y) => {
-    const target = adapted(adapter.settings, path);
-    return target ? withLora(graph, target, x, y, adapter.trainable, drop) : y;
+  const { use_dora: dora = false } = settings;
+  return (path, site) => {
+    const target = adapted(settings, path);
+    return target ? withLora(graph, target, site, { trainable, dora, drop }) : site.y;
   };
+}
+
+interface Tables extends RotaryTables {
+  /** Rows of the first of two tables, where there are two. */
+  readonly long_after?: number;
 }
 
 /** One table for all graphs of a length, so that the device holds it once. */
-const tables = new WeakMap<RotaryOptions, Map<number, { cos: Float32Array; sin: Float32Array }>>();
+const tables = new WeakMap<RotaryOptions, Map<number, Tables>>();
 
-function tablesOf(options: RotaryOptions, positions: number): { cos: Float32Array; sin: Float32Array } {
-  const byLength = tables.get(options) ?? new Map<number, { cos: Float32Array; sin: Float32Array }>();
+function tablesOf(options: RotaryOptions, positions: number): Tables {
+  const byLength = tables.get(options) ?? new Map<number, Tables>();
   tables.set(options, byLength);
   const table = byLength.get(positions) ?? rotaryTables(options, positions);
   byLength.set(positions, table);
   return table;
+}
+
+/** For sequences of any length: longrope turns short ones by other numbers than long ones. */
+function tablesOfAll(options: RotaryOptions, positions: number): Tables {
+  const { scaling } = options;
+  // dynamic scaling has a table for every length: a file serves what the model was trained on
+  if (scaling.kind === 'dynamic') return rotaryTables(options, scaling.trained);
+  const original = scaling.kind === 'longrope' ? scaling.original_max_position_embeddings : positions;
+  if (positions <= original) return rotaryTables(options, positions);
+  const [short, long] = [rotaryTables(options, original), rotaryTables(options, positions)];
+  const joined = (a: Float32Array, b: Float32Array): Float32Array => {
+    const both = new Float32Array(a.length + b.length);
+    both.set(a);
+    both.set(b, a.length);
+    return both;
+  };
+  return { cos: joined(short.cos, long.cos), sin: joined(short.sin, long.sin), long_after: original };
 }

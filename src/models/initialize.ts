@@ -4,7 +4,6 @@
  */
 import { philox } from '../engine/ops/philox.ts';
 import { sizeOf, type Shape } from '../engine/graph/types.ts';
-import { adapted, type LoraSettings } from './lora.ts';
 
 /** Weights ~ N(0, initializer_range²), norms 1, biases 0. */
 export function initialWeight(
@@ -31,20 +30,6 @@ export function initialLora(name: string, shape: Shape, seed: number): Float32Ar
     });
   }
   return data;
-}
-
-/** Shapes of the pairs that an adapter puts on a model's linear layers, by name. */
-export function loraParameters(settings: LoraSettings, parameters: ReadonlyMap<string, Shape>): Map<string, Shape> {
-  const pairs = new Map<string, Shape>();
-  for (const [name, shape] of parameters) {
-    if (!name.endsWith('.weight') || shape.length !== 2 || name.includes('embed_tokens')) continue;
-    const path = name.slice(0, -'.weight'.length);
-    const target = adapted(settings, path);
-    if (!target) continue;
-    pairs.set(`${path}.lora_A.weight`, [target.r, shape[1]!]);
-    pairs.set(`${path}.lora_B.weight`, [shape[0]!, target.r]);
-  }
-  return pairs;
 }
 
 function normal(

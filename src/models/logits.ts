@@ -26,6 +26,16 @@ export async function sequenceLogits(
   sequences: readonly (readonly number[])[],
   adapter?: DecoderAdapter,
 ): Promise<SequenceLogits[]> {
+  const scaling = options.rotary?.scaling;
+  const original = scaling?.kind === 'longrope' ? scaling.original_max_position_embeddings : Infinity;
+  if (sequences.length > 1 && sequences.some((sequence) => sequence.length > original)) {
+    // longrope turns a batch by its longest: each sequence as it is by itself
+    const apart: SequenceLogits[] = [];
+    for (const sequence of sequences) {
+      apart.push(...(await sequenceLogits(device, options, tensors, [sequence], adapter)));
+    }
+    return apart;
+  }
   const rows = sequences.length;
   const length = Math.max(...sequences.map((sequence) => sequence.length));
   const graph = new Graph();

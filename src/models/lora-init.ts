@@ -4,27 +4,66 @@
  *   true        A ~ U(±1/√in) (kaiming_uniform, a = √5), B = 0: the model is unchanged
  *   "gaussian"  A ~ N(0, 1/r²), B = 0
  *   false       A as for true, B ~ U(±1/√r) (torch's default of a linear layer)
+ * DoRA's magnitudes are the lengths of the weight's rows with the pair in it; rows of new tokens are the table's own.
  */
+import { concrete } from '../engine/graph/types.ts';
 import type { AdapterTensor } from '../formats/peft.ts';
-import type { DecoderOptions } from './decoder.ts';
 import { initialLora, initialWeight } from './initialize.ts';
-import type { LoraSettings } from './lora.ts';
-import { adapterParameters } from './model.ts';
+import { adapted, trainedRows, type LoraSettings } from './lora.ts';
+import { adapterParameters, type Model } from './model.ts';
 
 export type LoraInit = boolean | 'gaussian';
 
-export function newAdapter(
-  options: DecoderOptions,
+export async function newAdapter(
+  { options, weights }: Pick<Model, 'options' | 'weights'>,
   settings: LoraSettings,
   init: LoraInit,
   seed: number,
-): Map<string, AdapterTensor> {
+): Promise<Map<string, AdapterTensor>> {
   const tensors = new Map<string, AdapterTensor>();
-  for (const [name, symbolic] of adapterParameters(options, settings)) {
-    const shape = symbolic as readonly [number, number];
-    tensors.set(name, { shape, data: start(name, shape, init, seed) });
+  const shapes = [...adapterParameters(options, settings)].map(([name, shape]) => [name, concrete(shape)] as const);
+  for (const [name, shape] of shapes) {
+    if (!/\.lora_[AB]\.weight$/.test(name)) continue;
+    tensors.set(name, { shape, data: start(name, shape as [number, number], init, seed) });
+  }
+  for (const [name, shape] of shapes) {
+    if (name.endsWith(ROWS)) {
+      const path = name.slice(0, -ROWS.length);
+      const { first } = trainedRows(settings, path, path !== 'lm_head')!;
+      const table = await weights.readF32(`${path}.weight`);
+      tensors.set(name, { shape, data: table.slice(first * shape[1]!, (first + shape[0]!) * shape[1]!) });
+    }
+    if (!name.endsWith(MAGNITUDE)) continue;
+    const path = name.slice(0, -MAGNITUDE.length);
+    const pair = { a: tensors.get(`${path}.lora_A.weight`)!, b: tensors.get(`${path}.lora_B.weight`)! };
+    const { scaling } = adapted(settings, path)!;
+    const weight = await weights.readF32(`${path}.weight`);
+    tensors.set(name, { shape, data: rowNorms(weight, pair, scaling, options.conv1d ?? false) });
   }
   return tensors;
+}
+
+const MAGNITUDE = '.lora_magnitude_vector.weight';
+const ROWS = '.token_adapter.trainable_tokens_delta';
+
+/** ‖row of (W + scaling · B·A)‖ for each output: what DoRA starts from, so that the model is unchanged. */
+function rowNorms(
+  weight: Float32Array,
+  { a, b }: { a: AdapterTensor; b: AdapterTensor },
+  scaling: number,
+  conv1d: boolean,
+): Float32Array<ArrayBuffer> {
+  const [rank, inputs] = a.shape as [number, number];
+  const outputs = b.shape[0]!;
+  return Float32Array.from({ length: outputs }, (_, o) => {
+    let square = 0;
+    for (let i = 0; i < inputs; i++) {
+      let delta = 0;
+      for (let r = 0; r < rank; r++) delta += b.data[o * rank + r]! * a.data[r * inputs + i]!;
+      square += (weight[conv1d ? i * outputs + o : o * inputs + i]! + scaling * delta) ** 2;
+    }
+    return Math.sqrt(square);
+  });
 }
 
 function start(

@@ -1,9 +1,12 @@
 /**
  * Low-rank adapters (Hu et al. 2021, LoRA §4.1): a frozen W gains scaling · B·A, with A [r, in] and B [out, r].
  * Names and meanings are PEFT's: `scaling = lora_alpha / r`, or `/ √r` with rank stabilisation (Kalajdzievski 2023).
+ *
+ * DoRA (Liu et al. 2024) trains the length of each output's row apart from its direction:
+ *   y = m / ‖W + scaling · B·A‖ ∘ (W + scaling · B·A) x,  the norm held constant in the gradient
  */
 import type { Value } from '../engine/graph/types.ts';
-import { addScaled, dropout, matmul } from '../engine/ops/index.ts';
+import { add, addScaled, dropout, inverseNorms, matmul, mul } from '../engine/ops/index.ts';
 import type { Graph } from '../engine/graph/graph.ts';
 
 export interface LoraSettings {
@@ -13,8 +16,28 @@ export interface LoraSettings {
   /** Last parts of module paths, 'all-linear', or a regular expression that a whole path must match. */
   readonly target_modules: readonly string[] | string;
   readonly use_rslora: boolean;
+  readonly use_dora?: boolean;
+  /** Rows of the embedding, or of modules by name, that are trained too. */
+  readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
   readonly alpha_pattern?: Readonly<Record<string, number>>;
+}
+
+/** Consecutive ids: of the embedding (and the head that shares it), or by the end of a module's path. */
+export type TokenIndices = readonly number[] | Readonly<Record<string, readonly number[]>>;
+
+/** The rows of a table (an embedding, a head) that an adapter trains. */
+export function trainedRows(
+  { trainable_token_indices: indices }: Pick<LoraSettings, 'trainable_token_indices'>,
+  path: string,
+  isEmbedding: boolean,
+): { readonly name: string; readonly first: number; readonly count: number } | undefined {
+  const listed = (ids: unknown): ids is readonly number[] => Array.isArray(ids);
+  const found = listed(indices)
+    ? isEmbedding && indices
+    : Object.entries(indices ?? {}).find(([end]) => path === end || path.endsWith(`.${end}`))?.[1];
+  if (!found || found.length === 0) return undefined;
+  return { name: `${path}.token_adapter.trainable_tokens_delta`, first: found[0]!, count: found.length };
 }
 
 export interface AdaptedLinear {
@@ -54,20 +77,36 @@ export interface LoraDropout {
   site(): number;
 }
 
-/** y + scaling · dropout(x) Aᵀ Bᵀ. */
+export interface LinearSite {
+  readonly x: Value;
+  /** The layer's weight, [out, in] or (`conv1d`) [in, out], and its product with x, without bias. */
+  readonly w: Value;
+  readonly y: Value;
+  readonly conv1d: boolean;
+}
+
+/** The layer's product with its adapter; a bias joins afterwards. */
 export function withLora(
   graph: Graph,
   linear: AdaptedLinear,
-  x: Value,
-  y: Value,
-  trainable: boolean,
-  drop: LoraDropout | undefined,
+  { x, w, y, conv1d }: LinearSite,
+  { trainable, dora, drop }: { trainable: boolean; dora: boolean; drop: LoraDropout | undefined },
 ): Value {
   const inputs = x.type.shape.at(-1)!;
   const outputs = y.type.shape.at(-1)!;
-  const a = graph.parameter(`${linear.path}.lora_A.weight`, [linear.r, inputs], { trainable });
-  const b = graph.parameter(`${linear.path}.lora_B.weight`, [outputs, linear.r], { trainable });
-  const dropped = drop && drop.p > 0 ? dropout(x, drop.seed, { p: drop.p, site: drop.site() }) : x;
-  const low = matmul(dropped, a, { transB: true });
-  return addScaled(y, matmul(low, b, { transB: true }), linear.scaling);
+  const { path, r, scaling } = linear;
+  const a = graph.parameter(`${path}.lora_A.weight`, [r, inputs], { trainable });
+  const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
+  const drops = drop !== undefined && drop.p > 0;
+  const dropped = drops ? dropout(x, drop.seed, { p: drop.p, site: drop.site() }) : x;
+  const low = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  if (!dora) return addScaled(y, low, scaling);
+
+  const magnitude = graph.parameter(`${path}.lora_magnitude_vector.weight`, [outputs], { trainable });
+  const delta = conv1d ? matmul(a, b, { transA: true, transB: true }) : matmul(b, a);
+  const gain = mul(magnitude, inverseNorms(w, delta, { scaling, columns: conv1d }));
+  if (!drops) return mul(addScaled(y, low, scaling), gain);
+  // y + (gain − 1) ∘ W x + gain ∘ scaling · B A x, with the x that was dropped from
+  const base = matmul(dropped, w, { transB: !conv1d });
+  return add(y, addScaled(mul(addScaled(base, low, scaling), gain), base, -1));
 }

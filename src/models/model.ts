@@ -8,30 +8,52 @@ import { readText, type FileSource } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { openWeights } from '../formats/weights.ts';
-import { readArchitecture } from './architectures/index.ts';
+import {
+  isEncoder,
+  readAnyArchitecture,
+  readArchitecture,
+  textConfig,
+  type ModelOptions,
+} from './architectures/index.ts';
 import type { RawConfig } from './config.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { encoder } from './encoder.ts';
 import type { LoraSettings } from './lora.ts';
 import { underHubNames } from './stored-names.ts';
 
-export interface Model {
+export interface Model<Options extends ModelOptions = DecoderOptions> {
   /** As the person named it. */
   readonly name: string;
   readonly folder: FileSource;
   readonly config: RawConfig;
-  readonly options: DecoderOptions;
+  readonly options: Options;
   /** Base parameters by hub name, tied ones once. */
   readonly parameters: ReadonlyMap<string, Shape>;
   readonly weights: TensorFile;
 }
 
-export async function openModel(folder: FileSource): Promise<Model> {
+/** A decoder: what is trained, teaches and writes text. */
+export function openModel(folder: FileSource): Promise<Model> {
+  return open(folder, readArchitecture);
+}
+
+/** A decoder or an encoder. */
+export function openAnyModel(folder: FileSource): Promise<Model<ModelOptions>> {
+  return open(folder, readAnyArchitecture);
+}
+
+async function open<Options extends ModelOptions>(
+  folder: FileSource,
+  read: (config: RawConfig, file: string, stored: ReadonlySet<string>) => Options,
+): Promise<Model<Options>> {
   const stored = await openWeights(folder);
-  const config = (await readConfig(folder)) ?? stored.config;
-  if (!config)
+  const whole = (await readConfig(folder)) ?? stored.config;
+  if (!whole)
     throw new InputError(folder.name, 'config.json', 'it is missing', 'a model folder as the hub holds it, or a GGUF');
-  const options = readArchitecture(config, `${folder.name}/config.json`);
-  const weights = underHubNames(stored, config.model_type);
+  const file = `${folder.name}/config.json`;
+  const config = textConfig(whole, file);
+  const weights = underHubNames(stored, whole.model_type);
+  const options = read(config, file, new Set(weights.tensors.keys()));
   const parameters = baseParameters(options);
   checkShapes(weights, parameters);
   return { name: folder.name, folder, config, options, parameters, weights };
@@ -52,28 +74,33 @@ export async function readConfig(folder: FileSource): Promise<RawConfig | undefi
   return config as RawConfig;
 }
 
-/** Hub names and shapes of all weights: whatever the decoder asks for. */
-export function baseParameters(options: DecoderOptions): Map<string, Shape> {
+/** Hub names and shapes of all weights: whatever the builder asks for. */
+export function baseParameters(options: ModelOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of the low-rank pairs that these settings put on the decoder's linear layers. */
-export function adapterParameters(options: DecoderOptions, settings: LoraSettings): Map<string, Shape> {
+/** Names and shapes of what these settings put on a model: low-rank pairs, DoRA's magnitudes, rows of new tokens. */
+export function adapterParameters(options: ModelOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => /\.lora_[AB]\.weight$/.test(name)));
+  return new Map([...all].filter(([name]) => isAdapterTensor(name)));
 }
 
-function parametersOf(options: DecoderOptions, adapter?: DecoderAdapter): Map<string, Shape> {
+/** Whether the engine puts a tensor of this name on a decoder. */
+export function isAdapterTensor(name: string): boolean {
+  return /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/.test(name);
+}
+
+function parametersOf(options: ModelOptions, adapter?: DecoderAdapter): Map<string, Shape> {
   const graph = new Graph();
   const ids = (name: string) => graph.input(name, [1, 1], 'i32');
   const segments = ids('segments');
-  const inputs = {
-    input_ids: ids('input_ids'),
-    position_ids: ids('position_ids'),
-    query_segments: segments,
-    key_segments: segments,
-  };
-  decoder(graph, options, inputs, { adapter });
+  const input_ids = ids('input_ids');
+  if (isEncoder(options)) {
+    encoder(graph, options, { input_ids, segments, token_type_ids: ids('token_type_ids') }, { adapter });
+  } else {
+    const inputs = { input_ids, position_ids: ids('position_ids'), query_segments: segments, key_segments: segments };
+    decoder(graph, options, inputs, { adapter });
+  }
   return new Map(graph.parameters().map(({ name, value }) => [name, value.type.shape]));
 }
 

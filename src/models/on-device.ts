@@ -5,7 +5,7 @@ import type { Shape } from '../engine/graph/types.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { Adapter } from '../formats/peft.ts';
-import type { DecoderOptions } from './decoder.ts';
+import type { ModelOptions } from './architectures/index.ts';
 import { adapterParameters, type Model } from './model.ts';
 
 /**
@@ -39,7 +39,7 @@ export async function loadParameters(
  */
 export function loadAdapter(
   device: Device,
-  options: DecoderOptions,
+  options: ModelOptions,
   adapter: Adapter,
   name: string,
 ): Map<string, DeviceTensor> {

@@ -1,12 +1,17 @@
 /**
  * Parameters by the names that transformers gives them, however a file spells them: GPT-2's first checkpoints leave out
- * the model's own prefix, as transformers' bare models do.
+ * the model's own prefix, BERT's call the parameters of norms as TensorFlow did.
  */
 import type { TensorFile } from '../formats/tensor-file.ts';
 
 /** The name of a stored tensor in transformers' model with a head, by `model_type`; absent: as stored. */
 const RENAMED: Readonly<Record<string, (stored: string) => string>> = {
   gpt2: (stored) => (/^(transformer|lm_head)\./.test(stored) ? stored : `transformer.${stored}`),
+  bert: (stored) =>
+    stored.replace(/LayerNorm\.gamma$/, 'LayerNorm.weight').replace(/LayerNorm\.beta$/, 'LayerNorm.bias'),
+  // the text model within the one that reads pictures, as transformers 5 and as the hub's files name it
+  gemma3: (stored) =>
+    stored.replace(/^(?:model\.language_model\.|language_model\.model\.)/, 'model.').replace(/^language_model\./, ''),
 };
 
 /** The same file under these names. */

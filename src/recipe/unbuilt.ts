@@ -10,12 +10,6 @@ type Unbuilt = readonly [place: string, asked: (recipe: Recipe) => unknown, inst
 /** `asked` gives the value that can't be served, or undefined/false where the recipe doesn't ask for it. */
 export const UNBUILT: readonly Unbuilt[] = [
   ['student.dtype', ({ student }) => student.dtype !== 'f32' && student.dtype, '"f32"'],
-  ['student.add_tokens', ({ student }) => student.add_tokens.length > 0 && student.add_tokens, 'an empty list'],
-  [
-    'student.compress.init',
-    ({ student }) => student.compress?.init === 'importance' && 'importance',
-    '"first", "even", "last" or "scratch"',
-  ],
   [
     'teacher.kind',
     ({ teacher }) => (teacher.kind === 'onnx' || teacher.kind === 'endpoint') && teacher.kind,
@@ -23,7 +17,6 @@ export const UNBUILT: readonly Unbuilt[] = [
   ],
   ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
   ['lora.modules_to_save', ({ lora }) => lora?.modules_to_save?.length && lora.modules_to_save, 'null'],
-  ['lora.use_dora', ({ lora }) => lora?.use_dora, 'false'],
   ['lora.bias', ({ lora }) => lora && lora.bias !== 'none' && lora.bias, '"none"'],
   ['training.fp16', ({ training }) => training.fp16, 'false'],
 ];

@@ -9,7 +9,7 @@ import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
 import { accumulate, adamw, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
-import { decoder, headName, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
+import { decoder, headName, trainsHead, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
 import type { LoraSettings } from '../models/lora.ts';
 import { decays, type Shard, type Trainable } from './flat-parameters.ts';
 
@@ -149,7 +149,8 @@ function forward(
       skew: objective.skew,
       label_smoothing: objective.label_smoothing_factor,
       hiddenGradient: training,
-      weightGradient: training && model.trainable(headName(model.options)),
+      weightGradient:
+        training && (model.trainable(headName(model.options)) || trainsHead(model.options, model.adapter)),
     },
     teacher,
   );

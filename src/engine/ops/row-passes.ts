@@ -36,7 +36,11 @@ export interface RowShape {
   readonly columns: number;
 }
 
-export function rowPasses({ scratch }: Pick<KernelContext, 'scratch'>, shape: Operand, passes: RowPasses): Dispatch[] {
+export function rowPasses(
+  { scratch }: Pick<KernelContext, 'scratch'>,
+  shape: Pick<Operand, 'shape' | 'size'>,
+  passes: RowPasses,
+): Dispatch[] {
   const row = rowShape(shape);
   const { H, rows, element, columns } = row;
   const { label, partials } = passes;

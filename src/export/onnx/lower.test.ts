@@ -12,6 +12,7 @@ import {
   layernorm,
   matmul,
   mul,
+  positions,
   rmsnorm,
   rotary,
   scale,
@@ -99,6 +100,11 @@ describe('each op as ONNX computes what its float64 reference does', () => {
   it('embedding', () =>
     judge((g) => embedding(g.parameter('w', [9, 6]), g.input('ids', [B, T], 'i32')), 0, {
       ids: { ids: [0, 8, 3, 3, 1, 7, 2, 5, 0, 4] },
+    }));
+
+  it('positions', () =>
+    judge((g) => add(x(g, 6), embedding(g.parameter('w', [9, 6]), positions(g.input('ids', [B, T], 'i32')))), F32, {
+      ids: { ids: new Array<number>(B * T).fill(1) },
     }));
 
   for (const dims of [8, 4]) {

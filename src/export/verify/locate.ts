@@ -57,6 +57,7 @@ export async function firstDifference(
   }
   bindings.set('input_ids', Float64Array.from(input_ids));
   bindings.set('position_ids', Float64Array.from(input_ids.keys()));
+  bindings.set('token_type_ids', new Float64Array(tokens));
   for (const name of ['attention_mask', 'query_segments']) bindings.set(name, Float64Array.from(ones));
   bindings.set('past_length', Float64Array.of(0));
 

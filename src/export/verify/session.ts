@@ -1,5 +1,5 @@
 /**
- * An exported decoder in ONNX Runtime Web (WebAssembly), as transformers.js would call it. The caller brings the module:
+ * An exported model in ONNX Runtime Web (WebAssembly), as transformers.js would call it. The caller brings the module:
  * Node's entry and the page's are different files of the same package.
  */
 import type { InferenceSession, Tensor, TensorConstructor } from 'onnxruntime-web';
@@ -26,7 +26,7 @@ export interface Rows {
 }
 
 export interface Answer {
-  /** [batch, tokens, vocabulary] */
+  /** [batch, tokens, vocabulary]; empty where the model gives none. */
   readonly logits: Float32Array;
   readonly past: Readonly<Record<string, Tensor>>;
   /** Every other output, by name. */
@@ -54,6 +54,7 @@ export class DecoderSession {
     const wanted: Record<string, readonly (readonly number[])[]> = {
       input_ids: rows.input_ids,
       attention_mask: rows.attention_mask,
+      token_type_ids: rows.input_ids.map((row) => row.map(() => 0)),
       position_ids: rows.attention_mask.map((mask) => positions(mask).slice(-tokens)),
     };
     for (const name of this.session.inputNames) {
@@ -72,7 +73,7 @@ export class DecoderSession {
       if (name.startsWith('present.')) present[name.replace('present', 'past_key_values')] = tensor;
       else others[name] = tensor;
     }
-    return { logits: logits!.data as Float32Array, past: present, others };
+    return { logits: (logits?.data as Float32Array | undefined) ?? new Float32Array(0), past: present, others };
   }
 
   async close(): Promise<void> {

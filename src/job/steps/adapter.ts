@@ -16,8 +16,19 @@ export async function openAdapter(context: RecipeContext, place: string, value: 
 
 /** The low-rank part of a PEFT config. */
 export function loraSettings(config: AdapterConfig, lora_dropout: number): LoraSettings {
-  const { r, lora_alpha, target_modules, use_rslora, rank_pattern, alpha_pattern } = config;
-  return { r, lora_alpha, lora_dropout, target_modules, use_rslora, rank_pattern, alpha_pattern };
+  const { r, lora_alpha, target_modules, use_rslora, use_dora, rank_pattern, alpha_pattern, trainable_token_indices } =
+    config;
+  return {
+    r,
+    lora_alpha,
+    lora_dropout,
+    target_modules,
+    use_rslora,
+    use_dora,
+    trainable_token_indices,
+    rank_pattern,
+    alpha_pattern,
+  };
 }
 
 /** The teacher's own adapter, on the device; nothing where the recipe names none. */
@@ -37,7 +48,6 @@ function refuseUnserved(config: AdapterConfig, file: string): void {
   const refuse = (place: string, value: unknown, allowed: string): never => {
     throw new InputError(`${file}/adapter_config.json`, place, `${JSON.stringify(value)} is not built yet`, allowed);
   };
-  if (config.use_dora) refuse('use_dora', true, 'false');
   if (config.bias !== 'none') refuse('bias', config.bias, '"none"');
   if (config.modules_to_save?.length) refuse('modules_to_save', config.modules_to_save, 'null');
   if (config.layers_to_transform !== null) refuse('layers_to_transform', config.layers_to_transform, 'null');

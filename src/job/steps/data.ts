@@ -5,8 +5,9 @@
 import { Batches, evalBatchSettings, trainBatchSettings } from '../../data/batch.ts';
 import { prepareData, type PreparedData } from '../../data/prepare.ts';
 import { InputError } from '../../formats/input-error.ts';
-import { loadTokenizer, type Tokenizer } from '../../models/tokenizer.ts';
+import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { studentTokenizer } from './student-tokenizer.ts';
 
 export interface RunData {
   readonly prepared: PreparedData;
@@ -17,9 +18,7 @@ export interface RunData {
 
 export async function readData(run: ActiveRun): Promise<RunData> {
   const { recipe, sources } = run;
-  const tokenizer = await loadTokenizer(
-    await sources.model('student.model', recipe.student.model, recipe.student.revision),
-  );
+  const tokenizer = await studentTokenizer(run);
   const source = await sources.file('data.source', recipe.data.source);
   const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, async (done, of) => {
     run.progress('data', done, of, 'rows');

@@ -7,7 +7,7 @@ import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
-import { sequenceLogits } from '../../models/logits.ts';
+import { sequenceLogits, type SequenceLogits } from '../../models/logits.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
 import type { RunData } from './data.ts';
@@ -48,10 +48,7 @@ async function writeModel(
 ): Promise<Report['export']['files']> {
   const { outlet, recipe } = run;
   const { teacher } = recipe;
-  const device = await run.device();
-  const on = await studentOnDevice(device, student, trained);
-  const reference = await sequenceLogits(device, on.options, on.tensors, sequencesOf(data), on.adapter);
-  on.free();
+  const reference = recipe.export.onnx.length > 0 ? await engineLogits(run, data, student, trained) : [];
   const model = named ? student.model : withTrained(student.model, trained);
   const dtypes = recipe.export.onnx as readonly OnnxDtype[];
   const expected = dtypes.length + recipe.export.gguf.length + (recipe.export.safetensors ? 1 : 0);
@@ -89,6 +86,22 @@ async function writeModel(
     run.emit({ kind: 'fact', step: 'export', facts: { [note.kind]: wordsOf(note) } });
   }
   return exported.files.map((file) => ({ ...file, path: `model/${file.path}` }));
+}
+
+/** What ONNX files are compared with. */
+async function engineLogits(
+  run: ActiveRun,
+  data: RunData,
+  student: Student,
+  trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
+): Promise<SequenceLogits[]> {
+  const device = await run.device();
+  const on = await studentOnDevice(device, student, trained);
+  try {
+    return await sequenceLogits(device, on.options, on.tensors, sequencesOf(data), on.adapter);
+  } finally {
+    on.free();
+  }
 }
 
 /** What was trained, as PEFT names it. */

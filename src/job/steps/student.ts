@@ -7,7 +7,8 @@ import { mergeAdapters } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
-import { compress as compressed } from '../../models/compress.ts';
+import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
+import { compress as compressed, keptLayers } from '../../models/compress.ts';
 import type { LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
@@ -24,6 +25,8 @@ export interface Student {
   readonly parameters: number;
   /** Numbers that are trained. */
   readonly trainable: number;
+  /** Numbers that its layers had in the model that was cut. */
+  readonly layers?: readonly number[];
 }
 
 export interface StudentAdapter {
@@ -37,8 +40,9 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
   const whole = await baseOf(context);
   const { compress } = recipe.student;
-  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile) : whole;
-  const { model, adapter } = await withAdapter(context, cut);
+  const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
+  const added = await addTokens(cut.folder, recipe.student.add_tokens);
+  const { model, adapter } = await withAdapter(context, growVocabulary(cut, added), added);
   // what has no form as GGUF is said now and not after the training
   if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
   const parameters = countParameters(model.parameters);
@@ -53,11 +57,16 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
     },
     parameters,
     trainable,
+    ...(compress &&
+      compress.init !== 'scratch' && {
+        layers: keptLayers(whole.options.num_hidden_layers, compress, context.recipeFile, context.importance),
+      }),
   };
   return student;
 }
 
-async function baseOf(context: RecipeContext): Promise<Model> {
+/** The model that is cut, or the student as it is. */
+export async function baseOf(context: RecipeContext): Promise<Model> {
   const { student, teacher } = context.recipe;
   if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
     const model = await openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
@@ -71,6 +80,7 @@ async function baseOf(context: RecipeContext): Promise<Model> {
 async function withAdapter(
   context: RecipeContext,
   model: Model,
+  added: AddedTokens,
 ): Promise<{ model: Model; adapter: StudentAdapter | null }> {
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
@@ -78,6 +88,14 @@ async function withAdapter(
     return { model: given ? merged(model, { name: student.adapter!, adapter: given }) : model, adapter: null };
   }
   if (given) {
+    if (added.count > 0) {
+      throw new InputError(
+        context.recipeFile,
+        'student.add_tokens',
+        'an adapter that goes on training has no rows for new tokens',
+        'no tokens to add, or no adapter',
+      );
+    }
     const settings = loraSettings(given.config, lora.lora_dropout);
     refuseMisfit(model, settings, given.tensors, student.adapter!);
     return {
@@ -85,9 +103,9 @@ async function withAdapter(
       adapter: { config: { ...given.config, lora_dropout: lora.lora_dropout }, settings, tensors: given.tensors },
     };
   }
-  const config = newConfig(context, lora, model);
+  const config = { ...newConfig(context, lora, model), trainable_token_indices: trainedTokens(model.options, added) };
   const settings = loraSettings(config, lora.lora_dropout);
-  const tensors = newAdapter(model.options, settings, lora.init_lora_weights, seed);
+  const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
   if (tensors.size === 0) {
     throw new InputError(
       context.recipeFile,
@@ -109,7 +127,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
       'names of linear layers, or "all-linear"',
     );
   }
-  const { r, lora_alpha, lora_dropout, use_rslora, init_lora_weights } = lora;
+  const { r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights } = lora;
   const { student } = context.recipe;
   return adapterConfig({
     r,
@@ -117,6 +135,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     lora_dropout,
     target_modules: targets,
     use_rslora,
+    use_dora,
     init_lora_weights,
     fan_in_fan_out: model.options.conv1d === true,
     task_type: 'CAUSAL_LM',

@@ -214,6 +214,14 @@ async function refuseOtherVocabulary(model: Model, tokenizer: Tokenizer): Promis
   const hash = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
   if (hash === tokenizer.hash) return;
   const theirs = await loadTokenizer(model.folder);
+  if (tokenizer.vocab_size > model.options.vocab_size) {
+    throw new InputError(
+      model.name,
+      'vocab_size',
+      `is ${model.options.vocab_size}, and the student's tokenizer has ${tokenizer.vocab_size} tokens`,
+      'a teacher that has a row for each token of the student, those of student.add_tokens too',
+    );
+  }
   const shared = Math.min(theirs.vocab_size, tokenizer.vocab_size);
   for (let id = 0; id < shared; id++) {
     if (theirs.token(id) === tokenizer.token(id)) continue;

@@ -2,16 +2,16 @@
  * GPT-2 and DistilGPT2: transformers' `GPT2Config`. Learned positions, LayerNorm, one projection for q, k and v, a plain
  * MLP, biases everywhere, and linear weights that lie [in, out] (Conv1D). The dropouts of a config are not applied.
  */
-import type { GeluForm } from '../../engine/ops/index.ts';
 import type { ConfigReader } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GPT2_NAMES } from '../names.ts';
+import { headDivides } from './shared.ts';
+import { geluForm } from './gelu.ts';
 
 export function gpt2(config: ConfigReader): DecoderOptions {
   config.only('add_cross_attention', false);
   const hidden = config.count('n_embd', 768);
-  const heads = config.count('n_head', 12);
-  if (hidden % heads !== 0) throw config.wrong('n_head', heads, `a divisor of n_embd ${hidden}`);
+  const heads = headDivides(config, 'n_head', hidden);
   const head_dim = hidden / heads;
   const scale = config.flag('scale_attn_weights', true) ? 1 / Math.sqrt(head_dim) : 1;
   const byLayer = config.flag('scale_attn_by_inverse_layer_idx', false);
@@ -45,19 +45,3 @@ export const GPT2_FIELDS: Readonly<Record<string, string>> = {
   num_attention_heads: 'n_head',
   max_position_embeddings: 'n_positions',
 };
-
-const GELU: Readonly<Record<string, GeluForm>> = {
-  gelu: 'none',
-  gelu_python: 'none',
-  gelu_new: 'tanh',
-  gelu_fast: 'tanh',
-  gelu_pytorch_tanh: 'tanh',
-};
-
-/** Which GELU transformers' `ACT2FN` means by a name; any other activation is refused. */
-export function geluForm(config: ConfigReader, field: string, otherwise: string): GeluForm {
-  const name = config.text(field, otherwise);
-  const form = Object.hasOwn(GELU, name) ? GELU[name] : undefined;
-  if (!form) throw config.wrong(field, name, Object.keys(GELU).join(', '));
-  return form;
-}

@@ -2,8 +2,8 @@
 import type { ConfigReader } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { llama } from './llama.ts';
+import { qwenWindow } from './sliding.ts';
 
 export function qwen2(config: ConfigReader): DecoderOptions {
-  config.only('use_sliding_window', false);
-  return { ...llama(config), qkv_bias: true, output_bias: false, mlp_bias: false };
+  return { ...llama(config), qkv_bias: true, output_bias: false, mlp_bias: false, ...qwenWindow(config) };
 }

@@ -2,6 +2,7 @@
  * Chunk by chunk: logits = hidden Wᵀ (matmul), then statistics and, in place, d loss / d logits, then hidden gradient =
  * dlogits W and weight gradient += dlogitsᵀ hidden (matmul).
  *
+ *   bias       added to the logits, where there is one
  *   set aside  the teacher's k entries leave the row, so that the student's tail mass is summed directly: 1 − Σq would
  *              lose it to cancellation as soon as the student is sure of itself, and the gradient holds its inverse
  *   partial    LANES threads a row, each an online softmax (Milakov & Gimelshein 2018) over its stride
@@ -26,11 +27,13 @@ const COEFFICIENTS = 8;
 export function linearLossKernel(context: KernelContext<LinearLossAttributes>): Dispatch[] {
   const { inputs, outputs, attributes, limits, scratch } = context;
   const [hidden, weight, targets, tokenScale, ids, teacherLogits, logZ] = inputs;
+  const bias = attributes.bias ? inputs.at(-1)! : undefined;
   const [V, H] = weight!.shape as [number, number];
   const rows = targets!.size;
   const [loss, stats] = outputs as [Operand, Operand];
   const hiddenGradient = attributes.hiddenGradient ? outputs[2] : undefined;
   const weightGradient = attributes.weightGradient ? outputs[attributes.hiddenGradient ? 3 : 2] : undefined;
+  const biasGradient = attributes.biasGradient ? outputs.at(-1) : undefined;
   const chunks = chunksOf(rows, V, limits.maxStorageBufferBindingSize);
   const most = chunks[0]!.rows;
   const k = attributes.objective === 'none' ? 0 : ids!.size / rows;
@@ -81,6 +84,10 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         offsets: { a: at * H },
       }),
     );
+    if (bias) {
+      const body = `  logits[i] += bias[i % ${V}u];`;
+      add('bias', chunk.rows * V, [write('logits', logits), read('bias', bias)], body);
+    }
     const entries = support ? [{ ...read('support', support), element: 'vec4<f32>' }] : [];
     if (support) {
       add(
@@ -113,7 +120,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
       joinRow(row),
       term,
     );
-    if (!hiddenGradient && !weightGradient) return;
+    if (!hiddenGradient && !weightGradient && !biasGradient) return;
     add(
       'dense',
       chunk.rows * V,
@@ -159,6 +166,14 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         }),
       );
     }
+    if (biasGradient) {
+      add(
+        'bias gradient',
+        V,
+        [read('logits', logits), write('gradient', biasGradient)],
+        sumOfRows(chunk.rows, V, i > 0),
+      );
+    }
   });
   dispatches.push({
     label: `linear-loss sum ${rows}`,
@@ -174,6 +189,13 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     workgroups: [1, 1, 1],
   });
   return dispatches;
+}
+
+/** A chunk's rows, front to back, on top of the chunks before. */
+function sumOfRows(rows: number, V: number, accumulate: boolean): string {
+  return `  var sum = ${accumulate ? 'gradient[i]' : '0.0'};
+  for (var row = 0u; row < ${rolled(rows, 'i')}; row++) { sum += logits[row * ${V}u + i]; }
+  gradient[i] = sum;`;
 }
 
 interface RowShape {

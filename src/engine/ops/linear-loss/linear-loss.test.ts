@@ -95,7 +95,30 @@ const others: [string, Partial<LinearLossAttributes>][] = [
   ['skew KL of nothing', { objective: 'skew_kl', alpha: 1, temperature: 1, skew: 0 }],
 ];
 
+/** The hidden gradient is a chain of 60,001 f32 products: roundings of 6e-8 add up to some √60,001 of them. */
+const MANY = 6e-8 * 4 * Math.sqrt(60_001);
+
 describe('linear-loss', () => {
+  describe('with a bias over the vocabulary', () => {
+    const biased = (rows: number, V: number, attributes: Partial<LinearLossAttributes> = {}): OpCase => {
+      const all = { ...base, biasGradient: true, ...attributes };
+      const without = lossCase(rows, V, 0, all);
+      return {
+        ...without,
+        inputs: [...without.inputs, floats([V], 8)],
+        build(hidden, weight, target, scale, bias) {
+          const { loss, stats } = linearLoss(hidden!, weight!, target!, scale!, all, undefined, bias);
+          return [loss, stats, ...loss.node.outputs.slice(2)];
+        },
+        gradientOf: [0, 1, 4],
+      };
+    };
+    it('gradient', () => checkGradient(biased(5, 23)));
+    it('kernel', () => checkKernel(biased(70, 67)));
+    it('kernel, its own gradient alone', () =>
+      checkKernel(biased(9, 67, { hiddenGradient: false, weightGradient: false })));
+    it('kernel, in chunks', () => checkKernel({ ...biased(130, 60_001), tolerance: MANY }));
+  });
   for (const [name, attributes] of others) {
     it(`gradient: ${name}`, () => checkGradient(lossCase(5, 23, 4, attributes)));
     it(`kernel: ${name}`, () => checkKernel(lossCase(21, 67, 6, attributes)));
@@ -120,8 +143,7 @@ describe('linear-loss', () => {
   }
   for (const [name, attributes] of variants.slice(1, 3)) {
     it(`kernel, a large vocabulary in chunks: ${name}`, () =>
-      // the hidden gradient is a chain of 60,001 f32 products: roundings of 6e-8 add up to some √60,001 of them
-      checkKernel({ ...lossCase(130, 60_001, 6, attributes), tolerance: 6e-8 * 4 * Math.sqrt(60_001) }));
+      checkKernel({ ...lossCase(130, 60_001, 6, attributes), tolerance: MANY }));
   }
   it('kernel: a student that is sure of itself keeps its tail', () =>
     checkKernel(lossCase(40, 33, 4, { objective: 'forward_kl', alpha: 1 }, 4)));

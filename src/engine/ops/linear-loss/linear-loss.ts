@@ -3,7 +3,7 @@
  * and the gradient is made in the forward pass, chunk by chunk, so that [tokens × vocabulary] never exists
  * (the idea of Liger's fused linear cross entropy; Hsu et al. 2024, arXiv 2410.10989, §3.2).
  *
- *   z = hidden Wᵀ;  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
+ *   z = hidden Wᵀ (+ b);  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
  *
  * CE with label smoothing as transformers' LabelSmoother: (1 − ε) · nll + ε · mean over the vocabulary of −log q.
  * D is given by `objective` (divergence.ts). A target of −100 does not count.
@@ -32,6 +32,9 @@ export type LinearLossAttributes = {
   /** Whether the gradients are made: evaluation needs none, a frozen head no weight gradient. */
   readonly hiddenGradient: boolean;
   readonly weightGradient: boolean;
+  /** Whether the last input is a bias over the vocabulary (masked-LM heads), and whether its gradient is made. */
+  readonly bias?: boolean;
+  readonly biasGradient?: boolean;
 };
 
 /** undefined without a teacher. @throws where reverse_kl or jsd is asked for on entries alone */
@@ -61,7 +64,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
   name: 'linear-loss',
 
   infer([hidden, weight, targets, , ids], attributes) {
-    const { hiddenGradient, weightGradient, objective } = attributes;
+    const { hiddenGradient, weightGradient, biasGradient, objective } = attributes;
     divergenceOf(attributes);
     if (hidden!.shape.at(-1) !== weight!.shape[1]) {
       throw new RangeError(`linear-loss: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
@@ -72,6 +75,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
       { shape: [sizeOf(targets!.shape), STATS], dtype: 'f32' },
       ...(hiddenGradient ? [hidden!] : []),
       ...(weightGradient ? [weight!] : []),
+      ...(biasGradient ? [{ shape: [weight!.shape[0]!], dtype: 'f32' } as const] : []),
     ];
   },
 
@@ -86,18 +90,22 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
   },
 
   gradient(node, [g], needed) {
-    const { hiddenGradient, weightGradient } = node.attributes as unknown as LinearLossAttributes;
-    if ((needed[0] && !hiddenGradient) || (needed[1] && !weightGradient)) {
+    const { hiddenGradient, weightGradient, bias, biasGradient } = node.attributes as unknown as LinearLossAttributes;
+    const biasAt = bias ? node.inputs.length - 1 : -1;
+    if ((needed[0] && !hiddenGradient) || (needed[1] && !weightGradient) || (needed[biasAt] && !biasGradient)) {
       throw new RangeError('linear-loss: a gradient is needed that was not asked for');
     }
     const upstream = (value: Value): Value => (g!.graph.constantOf(g!)?.[0] === 1 ? value : scaleBy(value, g!));
-    return [
-      needed[0] ? upstream(node.outputs[2]!) : undefined,
-      needed[1] ? upstream(node.outputs[hiddenGradient ? 3 : 2]!) : undefined,
-    ];
+    const found = new Array<Value | undefined>(node.inputs.length).fill(undefined);
+    if (needed[0]) found[0] = upstream(node.outputs[2]!);
+    if (needed[1]) found[1] = upstream(node.outputs[hiddenGradient ? 3 : 2]!);
+    if (needed[biasAt]) found[biasAt] = upstream(node.outputs.at(-1)!);
+    return found;
   },
 
-  reference([hidden, weight, targets, tokenScale, ids, logits, logZ], attributes, outputs) {
+  reference(inputs, attributes, outputs) {
+    const bias = attributes.bias ? inputs.at(-1) : undefined;
+    const [hidden, weight, targets, tokenScale, ids, logits, logZ] = attributes.bias ? inputs.slice(0, -1) : inputs;
     const [V, H] = weight!.shape as [number, number];
     const rows = targets!.data.length;
     const k = ids ? ids.data.length / rows : 0;
@@ -107,10 +115,11 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
     const stats = new Float64Array(rows * STATS);
     const hiddenGradient = new Float64Array(rows * H);
     const weightGradient = new Float64Array(V * H);
+    const biasGradient = new Float64Array(V);
     let loss = 0;
     for (let row = 0; row < rows; row++) {
       const x = hidden!.data.subarray(row * H, (row + 1) * H);
-      const z = new Float64Array(V);
+      const z = bias ? bias.data.slice() : new Float64Array(V);
       for (let v = 0; v < V; v++) for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * x[h]!;
       const target = targets!.data[row]!;
       const logQ = logSoftmax(z, 1);
@@ -137,6 +146,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
       stats[row * STATS + 3] = z.indexOf(z.reduce((a, b) => Math.max(a, b))) === target ? 1 : 0;
       loss += scale * ((1 - alpha) * ((1 - smoothing) * ce + smoothing * smooth) + alpha * T * T * divergence);
       for (let v = 0; v < V; v++) {
+        biasGradient[v]! += scale * dz[v]!;
         for (let h = 0; h < H; h++) {
           hiddenGradient[row * H + h]! += scale * dz[v]! * weight!.data[v * H + h]!;
           weightGradient[v * H + h]! += scale * dz[v]! * x[h]!;
@@ -146,6 +156,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
     const all = [Float64Array.of(loss), stats];
     if (attributes.hiddenGradient) all.push(hiddenGradient);
     if (attributes.weightGradient) all.push(weightGradient);
+    if (attributes.biasGradient) all.push(biasGradient);
     return outputs.map((type, i) => ({ shape: type.shape as number[], data: all[i]! }));
   },
 
@@ -162,6 +173,7 @@ function logSoftmax(z: Float64Array, temperature: number): Float64Array {
  * @param hidden f32 [B, T, H]
  * @param weight f32 [V, H]
  * @param targets i32 [B, T], already shifted
+ * @param bias f32 [V], added to the logits; its gradient is made where `biasGradient` says so
  * @param tokenScale f32 [1]: 1 / counted tokens of the optimiser step
  * @returns loss f32 [1]; stats f32 [B·T, 4]: ce and forward KL (0 where not counted; by the same rule for
  * the tail, whatever the objective, so that runs can be compared), entropy of softmax(z), 1 where the largest logit is the target
@@ -173,6 +185,7 @@ export function linearLoss(
   tokenScale: Value,
   attributes: LinearLossAttributes,
   teacher?: TeacherLogits,
+  bias?: Value,
 ): { loss: Value; stats: Value } {
   const inputs = [
     hidden,
@@ -180,7 +193,9 @@ export function linearLoss(
     targets,
     tokenScale,
     ...(teacher ? [teacher.ids, teacher.logits, teacher.log_z] : []),
+    ...(bias ? [bias] : []),
   ];
-  const [loss, stats] = hidden.graph.apply(linearLossOp as unknown as OpDefinition, inputs, attributes);
+  const all = bias ? { ...attributes, bias: true } : attributes;
+  const [loss, stats] = hidden.graph.apply(linearLossOp as unknown as OpDefinition, inputs, all);
   return { loss: loss!, stats: stats! };
 }

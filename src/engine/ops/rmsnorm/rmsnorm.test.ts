@@ -27,6 +27,18 @@ describe('rmsnorm', () => {
       checkKernel({ inputs: [...inputs, floats(shape, 3)], build: both(1e-5, offset), tolerance: 2e-6 }));
     if (shape[0] < 100) it(`gradient [${shape}] offset ${offset}`, () => checkGradient({ inputs, build }, 1e-5));
   }
+  for (const [shape, H] of [
+    [[2, 3, 8], 4],
+    [[1, 5, 9], 3],
+  ] as const) {
+    const inputs = [floats(shape, 1), floats([H], 2)];
+    const build = (x: Value, weight: Value) => rmsnorm(x, weight, { eps: 1e-5 });
+    it(`groups of ${H} in [${shape}], each by itself`, async () => {
+      await checkKernel({ inputs, build, tolerance: 1e-6 });
+      await checkKernel({ inputs: [...inputs, floats(shape, 3)], build: both(1e-5, 0), tolerance: 2e-6 });
+      checkGradient({ inputs, build }, 1e-5);
+    });
+  }
   it('any shape', () =>
     fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 4, max: 300 }), (rows, H) =>
@@ -47,5 +59,6 @@ describe('rmsnorm', () => {
   it('refuses a weight of another size', () => {
     const graph = new Graph();
     expect(() => rmsnorm(graph.input('x', ['batch', 8]), graph.input('w', [7]), { eps: 1e-5 })).toThrow('[7]');
+    expect(() => rmsnorm(graph.input('y', ['batch', 8]), graph.input('v', [16]), { eps: 1e-5 })).toThrow('[16]');
   });
 });

@@ -1,5 +1,6 @@
 /**
- * x · r · (w + offset) with r = 1/√(mean x² + eps) over the last axis. `offset` is 1 for Gemma, which stores w − 1.
+ * x · r · (w + offset) with r = 1/√(mean x² + eps) over the last axis. `offset` is 1 for Gemma, which stores w − 1. A weight
+ * that is shorter than the axis norms each of its groups by itself (the heads of q and k): rows are as long as the weight.
  *
  * With n = x·r:  dx = r·(g∘w − n·mean(g∘w∘n)),  dw = Σ_rows g∘n. The statistics are made again in the backward pass: that
  * costs a read of x and saves keeping them. How a row is gone through: ../row-passes.ts
@@ -24,7 +25,9 @@ export const rmsnormOp: OpDefinition<NormAttributes> = {
   name: 'rmsnorm',
 
   infer([x, weight]) {
-    if (weight!.shape.length !== 1 || weight!.shape[0] !== last(x!.shape)) {
+    const [H, width] = [weight!.shape[0], last(x!.shape)];
+    const fits = typeof H === 'number' && typeof width === 'number' ? width % H === 0 : H === width;
+    if (weight!.shape.length !== 1 || !fits) {
       throw new RangeError(`rmsnorm: a weight [${weight!.shape}] for [${x!.shape}]`);
     }
     return [x!];
@@ -34,10 +37,12 @@ export const rmsnormOp: OpDefinition<NormAttributes> = {
 
   gradient(node, [g], needed) {
     const [x, weight] = node.inputs as [Value, Value];
-    const apply = (op: OpDefinition, inputs: Value[]): Value => x.graph.apply(op, inputs, node.attributes)[0]!;
+    const apply = (op: OpDefinition, inputs: Value[], more = {}): Value =>
+      x.graph.apply(op, inputs, { ...node.attributes, ...more })[0]!;
+    const size = weight.type.shape[0] as number;
     return [
       needed[0] ? apply(rmsnormInputGradientOp as OpDefinition, [x, weight, g!]) : undefined,
-      needed[1] ? apply(rmsnormWeightGradientOp as OpDefinition, [x, g!]) : undefined,
+      needed[1] ? apply(rmsnormWeightGradientOp as OpDefinition, [x, g!], { size }) : undefined,
     ];
   },
 
@@ -50,7 +55,7 @@ export const rmsnormOp: OpDefinition<NormAttributes> = {
 
   kernel(context) {
     const [x, weight] = context.inputs as [Operand, Operand];
-    return normPasses(context, {
+    return normPasses(context, weight.size, {
       label: 'rmsnorm',
       inputs: { x, w: weight },
       out: context.outputs[0]!,
@@ -82,7 +87,7 @@ const rmsnormInputGradientOp: OpDefinition<NormAttributes> = {
     const [x, weight, g] = context.inputs as [Operand, Operand, Operand];
     const gw = `g[i] * ${weightAt('c', context.attributes.offset)}`;
     const H = weight.size;
-    return normPasses(context, {
+    return normPasses(context, H, {
       label: 'rmsnorm-input-gradient',
       inputs: { x, w: weight, g },
       out: context.outputs[0]!,
@@ -92,13 +97,13 @@ const rmsnormInputGradientOp: OpDefinition<NormAttributes> = {
   },
 };
 
-const rmsnormWeightGradientOp: OpDefinition<NormAttributes> = {
+/** `size`: entries of the weight. */
+const rmsnormWeightGradientOp: OpDefinition<NormAttributes & { size: number }> = {
   name: 'rmsnorm-weight-gradient',
-  infer: ([x]) => [{ shape: [last(x!.shape)], dtype: 'f32' }],
+  infer: (_, { size }) => [{ shape: [size], dtype: 'f32' }],
   cost: ([x]) => ({ flops: 5 * sizeOf(x!.shape), bytes: 2 * bytesOf(x!) }),
 
-  reference([x, g], { eps }) {
-    const H = x!.shape[x!.shape.length - 1]!;
+  reference([x, g], { eps, size: H }) {
     const r = inverseRms(x!.data, H, eps);
     const data = new Float64Array(H);
     x!.data.forEach((value, i) => (data[i % H]! += g!.data[i]! * value * r[Math.floor(i / H)]!));
@@ -107,9 +112,10 @@ const rmsnormWeightGradientOp: OpDefinition<NormAttributes> = {
 
   kernel(context) {
     const [x, g] = context.inputs as [Operand, Operand];
-    const products = context.scratch(x.shape);
+    const { size } = context.attributes;
+    const products = context.scratch([x.size / size, size]);
     return [
-      ...normPasses(context, {
+      ...normPasses(context, size, {
         label: 'rmsnorm-weight-gradient',
         inputs: { x, g },
         out: products,
@@ -124,22 +130,28 @@ const rmsnormWeightGradientOp: OpDefinition<NormAttributes> = {
 /** `sum` are terms whose sums over the row `write` knows as sum0, sum1 …; the first is x², from which `r` is made. */
 function normPasses(
   context: KernelContext<NormAttributes>,
+  H: number,
   { sum, ...passes }: Pick<RowPasses, 'label' | 'inputs' | 'out' | 'write'> & { sum: (width: number) => string[] },
 ): Dispatch[] {
   const partials = sum(1).map((_, n) => `sum${n}`);
-  return rowPasses(context, context.inputs[0]!, {
-    ...passes,
-    partials,
-    gather: (each, { width }) =>
-      each(
-        sum(width)
-          .map((term, n) => `sum${n} += ${term};`)
-          .join(' '),
-      ),
-    join: (partial, { H }) => `${partials.map((name) => `var ${name} = 0.0;`).join(' ')}
+  const { size } = context.inputs[0]!;
+  return rowPasses(
+    context,
+    { size, shape: [size / H, H] },
+    {
+      ...passes,
+      partials,
+      gather: (each, { width }) =>
+        each(
+          sum(width)
+            .map((term, n) => `sum${n} += ${term};`)
+            .join(' '),
+        ),
+      join: (partial) => `${partials.map((name) => `var ${name} = 0.0;`).join(' ')}
   ${allLanes.map((lane) => partials.map((name) => `${name} += ${partial(name, lane)};`).join(' ')).join('\n  ')}
   let r = inverseSqrt(sum0 / ${f32(H)} + ${f32(context.attributes.eps)});`,
-  });
+    },
+  );
 }
 
 const last = (shape: readonly Dim[]): Dim => shape[shape.length - 1]!;

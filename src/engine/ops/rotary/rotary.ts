@@ -2,11 +2,14 @@
  * Rotary position embedding as transformers' `rotate_half`: entry j of a head is paired with entry j + R, the pair turned by
  * the angle of its position, R = rotary_dim / 2 = the tables' width; what lies beyond 2R passes through (partial rotary).
  * The tables come from the CPU (software adapters have a poor `sin`). The gradient turns back.
+ *
+ * `long_after` n (longrope, where the number of tokens is known only to the caller of an exported file): the tables are two,
+ * one under the other, the first of n rows; a batch with a position past them is turned by the second.
  */
 import { bytesOf, showType, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
 
-type RotaryAttributes = { head_dim: number; inverse: boolean };
+type RotaryAttributes = { head_dim: number; inverse: boolean; long_after?: number };
 
 export const rotaryOp: OpDefinition<RotaryAttributes> = {
   name: 'rotary',
@@ -28,16 +31,18 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
 
   gradient(node, [g]) {
     const [, cos, sin, positions] = node.inputs;
-    const { head_dim, inverse } = node.attributes as RotaryAttributes;
-    return [rotary(g!, cos!, sin!, positions!, { head_dim, inverse: !inverse })];
+    const { inverse, ...rest } = node.attributes as RotaryAttributes;
+    return [rotary(g!, cos!, sin!, positions!, { ...rest, inverse: !inverse })];
   },
 
-  reference([x, cos, sin, positions], { head_dim, inverse }) {
+  reference([x, cos, sin, positions], { head_dim, inverse, long_after }) {
     const [P, R] = cos!.shape as [number, number];
     const width = x!.shape[x!.shape.length - 1]!;
+    const first =
+      long_after !== undefined && positions!.data.some((position) => position >= long_after) ? long_after : 0;
     const data = x!.data.slice();
     for (let start = 0; start < data.length; start += head_dim) {
-      const position = Math.min(positions!.data[Math.floor(start / width)]!, P - 1);
+      const position = Math.min(first + positions!.data[Math.floor(start / width)]!, P - 1);
       for (let j = 0; j < R; j++) {
         const c = cos!.data[position * R + j]!;
         const s = sin!.data[position * R + j]! * (inverse ? -1 : 1);
@@ -49,7 +54,8 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
     return [{ shape: x!.shape, data }];
   },
 
-  kernel({ inputs: [x, cos, sin, positions], outputs: [out], attributes: { head_dim, inverse } }) {
+  kernel({ inputs: [x, cos, sin, positions], outputs: [out], attributes: { head_dim, inverse, long_after } }) {
+    if (long_after !== undefined) throw new RangeError('rotary: a graph of known length has one table');
     const [P, R] = cos!.shape as [number, number];
     const row = x!.shape[x!.shape.length - 1]!;
     const width = R % 4 === 0 && head_dim % 4 === 0 ? 4 : 1;
@@ -94,13 +100,14 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
  * @param x [B, T, heads·head_dim]
  * @param cos, sin [positions, rotary_dim / 2]
  * @param positions i32 [B, T]
+ * @param options.long_after rows of the first of two tables
  */
 export function rotary(
   x: Value,
   cos: Value,
   sin: Value,
   positions: Value,
-  { head_dim, inverse = false }: { readonly head_dim: number; readonly inverse?: boolean },
+  options: { readonly head_dim: number; readonly inverse?: boolean; readonly long_after?: number },
 ): Value {
-  return x.graph.apply(rotaryOp, [x, cos, sin, positions], { head_dim, inverse })[0]!;
+  return x.graph.apply(rotaryOp, [x, cos, sin, positions], { inverse: false, ...options })[0]!;
 }

@@ -14,6 +14,7 @@ describe('scale, scaleBy, addScaled, mul', () => {
     'addScaled, vec4': { inputs: [floats([2, 3, 4], 4), floats([2, 3, 4], 5)], build: (a, b) => addScaled(a, b, 0.5) },
     'mul, odd size': { inputs: [floats([3, 7], 6), floats([3, 7], 7)], build: mul },
     'mul, vec4': { inputs: [floats([3, 8], 6), floats([3, 8], 7)], build: mul },
+    'mul, by the last axis': { inputs: [floats([2, 3, 5], 6), floats([5], 7)], build: mul },
   };
   for (const [name, test] of Object.entries(cases)) {
     it(`kernel: ${name}`, () => checkKernel({ ...test, tolerance: 2e-7 }));

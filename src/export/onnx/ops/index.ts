@@ -2,7 +2,7 @@
 import type { OpLowering } from '../lowering.ts';
 import { add, addScaled, dropout, gelu, mul, scale, siluMul } from './arithmetic.ts';
 import { attention, kvAppend } from './attention.ts';
-import { embedding, matmul } from './linear.ts';
+import { embedding, matmul, positions } from './linear.ts';
 import { layernorm, rmsnorm } from './norms.ts';
 import { rotary } from './rotary.ts';
 import { concat, split } from './split.ts';
@@ -19,6 +19,7 @@ export const lowerings: Readonly<Record<string, OpLowering>> = {
   layernorm,
   matmul,
   mul,
+  positions,
   rmsnorm,
   rotary,
   scale,

@@ -19,6 +19,13 @@ function turn(c: Lowering, name: string, value: Value): string {
   return c.emit('Transpose', [name], { perm: { ints: perm } });
 }
 
+/** [1, tokens]: the same for every row of a batch, which what they are added to brings. */
+export const positions: OpLowering = (c, { inputs: [ids] }) => {
+  const tokens = c.emit('Squeeze', [c.dim(ids!.type.shape[1]!), c.ints([0])]);
+  const row = c.emit('Range', [c.int(0), tokens, c.int(1)]);
+  return [{ name: c.emit('Unsqueeze', [row, c.ints([0])]), type: 'INT64' }];
+};
+
 export const embedding: OpLowering = (c, { inputs: [table, ids] }) => [
   c.precision.rows(c, c.get(ids!), matrixOf(c, c.graph.sourceOf(table!)!, true)),
 ];

@@ -1,0 +1,206 @@
+import { existsSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { nodeFile, nodeFolder } from '../cli/node-files.ts';
+import { testDevice } from '../engine/testing.ts';
+import { openSafetensors } from '../formats/safetensors.ts';
+import type { TensorFile } from '../formats/tensor-file.ts';
+import { compress, type Compression } from './compress.ts';
+import { measureImportance, type Importance } from './importance.ts';
+import { sequenceLogits } from './logits.ts';
+import { openModel, type Model } from './model.ts';
+import { loadParameters } from './on-device.ts';
+
+const shared = '../shared/reference';
+const there = existsSync(`${shared}/llama`);
+if (!there) console.warn(`skipped: there is no ${shared}/llama`);
+
+async function firstRow(name: string): Promise<number[]> {
+  const inputs = await openSafetensors(await nodeFile(`${shared}/${name}/inputs.safetensors`));
+  const [, tokens] = inputs.tensors.get('input_ids')!.shape as [number, number];
+  return Array.from((await inputs.read('input_ids')) as BigInt64Array, Number).slice(0, tokens);
+}
+
+/** The model with some weights changed; `at` is given every place of a tensor. */
+function changed(model: Model, change: (name: string, data: Float32Array, shape: readonly number[]) => void): Model {
+  const weights: TensorFile = {
+    ...model.weights,
+    async readF32(name) {
+      const data = await model.weights.readF32(name);
+      change(name, data, model.weights.tensors.get(name)!.shape);
+      return data;
+    },
+  };
+  return { ...model, weights };
+}
+
+async function measured(model: Model, ids: number[]): Promise<Importance> {
+  const device = await testDevice();
+  return measureImportance(device, model.options, await loadParameters(device, model), [ids]);
+}
+
+async function logitsOf(model: Model, ids: number[]): Promise<Float32Array> {
+  const device = await testDevice();
+  return (await sequenceLogits(device, model.options, await loadParameters(device, model), [ids]))[0]!.logits;
+}
+
+const cut = (model: Model, choice: Omit<Compression, 'init'>, importance?: Importance): Model =>
+  compress(model, { ...choice, init: 'importance' }, 1, 'r.json', importance);
+
+function largestDifference(got: Float32Array, wanted: Float32Array): number {
+  expect(got.length).toBe(wanted.length);
+  const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return got.reduce((most, value, i) => Math.max(most, Math.abs(value - wanted[i]!)), 0) / largest;
+}
+
+describe.skipIf(!there)('importance', () => {
+  it('a layer’s is the angle between PyTorch’s hidden states before and after it', async () => {
+    const model = await openModel(nodeFolder(`${shared}/llama`));
+    const ids = await firstRow('llama');
+    const { layers } = await measured(model, ids);
+    const expected = await openSafetensors(await nodeFile(`${shared}/llama/expected.safetensors`));
+    const H = model.options.hidden_size;
+    // the last of PyTorch's hidden states is after the final norm: it is not what the last layer gives
+    for (const layer of [0, 1]) {
+      const [before, after] = [
+        await expected.readF32(`hidden.${layer}`),
+        await expected.readF32(`hidden.${layer + 1}`),
+      ];
+      const angles = ids.map((_, t) => {
+        let [dot, a, b] = [0, 0, 0];
+        for (let c = t * H; c < (t + 1) * H; c++) {
+          dot += before[c]! * after[c]!;
+          a += before[c]! ** 2;
+          b += after[c]! ** 2;
+        }
+        return Math.acos(dot / Math.sqrt(a * b)) / Math.PI;
+      });
+      expect(layers[layer]).toBeCloseTo(angles.reduce((x, y) => x + y) / ids.length, 5);
+    }
+  });
+
+  it('a layer that adds nothing is the first to go', async () => {
+    const model = changed(await openModel(nodeFolder(`${shared}/llama`)), (name, data) => {
+      if (/layers\.1\..*(o_proj|down_proj)\.weight/.test(name)) data.fill(0);
+    });
+    const ids = await firstRow('llama');
+    const importance = await measured(model, ids);
+    // acos of a cosine that f32 rounds below 1
+    expect(importance.layers[1]).toBeLessThan(1e-3);
+    const smaller = cut(model, { num_hidden_layers: 2 }, importance);
+    expect(largestDifference(await logitsOf(smaller, ids), await logitsOf(model, ids))).toBeLessThan(1e-6);
+  });
+
+  it('a cut that takes only what is silent changes nothing, whatever shares it', async () => {
+    const whole = await openModel(nodeFolder(`${shared}/llama`));
+    const { head_dim: D, num_attention_heads: heads, num_key_value_heads: kv } = whole.options;
+    // silent: every third channel of the stream, odd channels of the MLP, all heads of one key-value head (another in each
+    // layer)
+    const model = changed(whole, (name, data, shape) => {
+      const columns = shape[1] ?? 1;
+      const layer = Number(/layers\.(\d+)\./.exec(name)?.[1] ?? 0);
+      data.forEach((_, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        const gone =
+          (/embed_tokens/.test(name) && column % 3 === 1) ||
+          (/(o_proj|down_proj)/.test(name) && row % 3 === 1) ||
+          (/gate_proj/.test(name) && row % 2 === 1) ||
+          (/v_proj/.test(name) && Math.floor(row / D) === layer % kv);
+        if (gone) data[i] = 0;
+      });
+    });
+    const ids = await firstRow('llama');
+    const importance = await measured(model, ids);
+    const smaller = cut(
+      model,
+      {
+        hidden_size: Math.ceil((whole.options.hidden_size * 2) / 3),
+        intermediate_size: whole.options.intermediate_size / 2,
+        num_attention_heads: heads - heads / kv,
+        num_key_value_heads: kv - 1,
+      },
+      importance,
+    );
+    expect(smaller.config.head_dim).toBe(D);
+    expect(smaller.parameters.get('model.layers.0.mlp.down_proj.weight')).toEqual([
+      smaller.options.hidden_size,
+      smaller.options.intermediate_size,
+    ]);
+    for (const [name, shape] of smaller.parameters)
+      expect(smaller.weights.tensors.get(name)!.shape, name).toEqual(shape);
+    // the norms' gains are set by means that were summed in f32
+    expect(largestDifference(await logitsOf(smaller, ids), await logitsOf(model, ids))).toBeLessThan(1e-5);
+  });
+
+  it('query heads go by themselves where a key-value head keeps fewer', async () => {
+    const whole = await openModel(nodeFolder(`${shared}/llama`));
+    const { head_dim: D, num_attention_heads: heads, num_key_value_heads: kv } = whole.options;
+    const group = heads / kv;
+    // the last query head of each group says nothing
+    const model = changed(whole, (name, data, shape) => {
+      if (!/o_proj/.test(name)) return;
+      data.forEach((_, i) => {
+        if (Math.floor((i % shape[1]!) / D) % group === group - 1) data[i] = 0;
+      });
+    });
+    const ids = await firstRow('llama');
+    const importance = await measured(model, ids);
+    // what a head puts out is measured before o_proj: here the test says which are large
+    const told = importance.heads.map((of) => of.map((_, head) => (head % group === group - 1 ? 0 : 1)));
+    const smaller = cut(model, { num_attention_heads: heads - kv }, { ...importance, heads: told });
+    expect(largestDifference(await logitsOf(smaller, ids), await logitsOf(model, ids))).toBeLessThan(1e-6);
+  });
+
+  it('has the same shapes before anything is measured, for the plan', async () => {
+    const model = await openModel(nodeFolder(`${shared}/llama`));
+    const choice = { num_hidden_layers: 2, hidden_size: 32, intermediate_size: 40 };
+    const importance = await measured(model, await firstRow('llama'));
+    const planned = cut(model, choice);
+    expect(planned.parameters).toEqual(cut(model, choice, importance).parameters);
+    expect(planned.parameters.get('model.norm.weight')).toEqual([32]);
+  });
+
+  it.each([
+    [{ hidden_size: 1000 }, "student.compress.hidden_size: 1000 of 48 can't be kept: 1 to 48"],
+    [{ num_key_value_heads: 1 }, 'student.compress.num_attention_heads: '],
+    [{ num_hidden_layers: 9 }, 'student.compress.num_hidden_layers: 9 of 3'],
+  ])('refuses %j', async (choice, message) => {
+    const model = await openModel(nodeFolder(`${shared}/llama`));
+    expect(() => cut(model, choice)).toThrow(message);
+  });
+
+  it('other beginnings say which layers stay, and refuse to cut channels', async () => {
+    const model = await openModel(nodeFolder(`${shared}/llama`));
+    expect(() => compress(model, { hidden_size: 24, init: 'even' }, 1, 'r.json')).toThrow(
+      'r.json: student.compress.hidden_size: init "even" says which layers stay and not which channels: init: "importance" or "scratch"',
+    );
+  });
+});
+
+describe.skipIf(!existsSync(`${shared}/gpt2`))('importance of GPT-2', () => {
+  it('cuts q, k and v that lie in one projection, heads with their keys', async () => {
+    const whole = await openModel(nodeFolder(`${shared}/gpt2`));
+    const { head_dim: D, num_attention_heads: heads, hidden_size: H } = whole.options;
+    const quiet = heads - 1;
+    const model = changed(whole, (name, data, shape) => {
+      // Conv1D [in, out]: the columns of the last head's values
+      if (!/c_attn/.test(name)) return;
+      const columns = shape.at(-1)!;
+      data.forEach((_, i) => {
+        const column = (i % columns) - 2 * H;
+        if (column >= 0 && Math.floor(column / D) === quiet) data[i] = 0;
+      });
+    });
+    const ids = await firstRow('gpt2');
+    const importance = await measured(model, ids);
+    const intermediate_size = whole.options.intermediate_size - 16;
+    const smaller = cut(model, { intermediate_size }, importance);
+    expect(smaller.parameters.get('transformer.h.0.mlp.c_proj.weight')).toEqual([intermediate_size, H]);
+    for (const of of importance.heads) expect(of[quiet]).toBe(0);
+    await expect(async () => cut(model, { num_attention_heads: quiet }, importance)).rejects.toThrow(
+      'a divisor of the hidden size',
+    );
+    const both = cut(model, { num_attention_heads: quiet, hidden_size: quiet * D }, importance);
+    expect(both.weights.tensors.get('transformer.h.0.attn.c_attn.weight')!.shape).toEqual([quiet * D, 3 * quiet * D]);
+    expect((await both.weights.readF32('transformer.h.0.attn.c_attn.bias')).length).toBe(3 * quiet * D);
+  });
+});

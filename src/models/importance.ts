@@ -1,0 +1,169 @@
+/**
+ * What a model's parts do on sample text, to choose what a smaller one keeps (DESIGN §4):
+ *
+ *   a layer     the angle by which it turns its input, arccos(cos(x_in, x_out)) / π, mean over tokens: one that hardly turns
+ *               it is hardly missed (Gromov et al. 2024, arXiv 2403.17887; theirs is of a block, ours of each layer)
+ *   a channel   the root mean square of its activations: of the residual stream after each norm, of the MLP before its
+ *               last projection, of each head's output (Muralidharan et al. 2024, arXiv 2407.14679, §2.2)
+ *
+ * Nothing of the decoder is changed for it: the activations are found in its graph by the weights that read them.
+ */
+import { Graph } from '../engine/graph/graph.ts';
+import type { Value } from '../engine/graph/types.ts';
+import { matmul, mul, sumLeading } from '../engine/ops/index.ts';
+import { plan } from '../engine/plan/plan.ts';
+import type { Device, DeviceTensor } from '../engine/run/device.ts';
+import { Arena, Program } from '../engine/run/program.ts';
+import { decoder, type DecoderOptions } from './decoder.ts';
+import { LLAMA_NAMES } from './names.ts';
+
+export interface Importance {
+  /** Angle of each layer, 0 to 1. */
+  readonly layers: readonly number[];
+  /** By the norm's path: mean square of each channel that it gives, [hidden]. */
+  readonly norms: Readonly<Record<string, readonly number[]>>;
+  /** By layer: mean square of each channel of the MLP, [intermediate]. */
+  readonly intermediate: readonly (readonly number[])[];
+  /** By layer: mean square of each head's output, [heads]. */
+  readonly heads: readonly (readonly number[])[];
+}
+
+/** Tokens that are looked at, in batches of one row. */
+const LENGTH = 256;
+const BATCHES = 4;
+
+/** @param tensors the model's parameters on the device */
+export async function measureImportance(
+  device: Device,
+  options: DecoderOptions,
+  tensors: ReadonlyMap<string, DeviceTensor>,
+  sequences: readonly (readonly number[])[],
+  onProgress?: (done: number, of: number) => void,
+): Promise<Importance> {
+  const rows = packed(sequences, Math.min(LENGTH, options.max_position_embeddings));
+  const graph = measuringGraph(options, rows[0]!.input_ids.length);
+  const arena = new Arena(device);
+  const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
+  const sums = new Map<string, Float64Array>();
+  let tokens = 0;
+  try {
+    for (const [i, row] of rows.entries()) {
+      const outputs = await program.run({ ...row });
+      for (const [name, data] of outputs) {
+        const sum = sums.get(name) ?? new Float64Array(name.startsWith('turn.') ? 1 : data.length);
+        sums.set(name, sum);
+        if (!name.startsWith('turn.')) for (let c = 0; c < sum.length; c++) sum[c]! += data[c]!;
+      }
+      addAngles(outputs as ReadonlyMap<string, Float32Array>, sums, options.num_hidden_layers);
+      tokens += row.input_ids.length;
+      onProgress?.(i + 1, rows.length);
+    }
+  } finally {
+    program.free();
+    arena.free();
+  }
+  const mean = (name: string): number[] => Array.from(sums.get(name)!, (sum) => sum / tokens);
+  const layers = Array.from({ length: options.num_hidden_layers }, (_, i) => i);
+  const starting = (lead: string): string[] => [...sums.keys()].filter((name) => name.startsWith(lead));
+  return {
+    layers: layers.map((i) => mean(`turn.${i}`)[0]!),
+    norms: Object.fromEntries(starting('norm.').map((name) => [name.slice('norm.'.length), mean(name)])),
+    intermediate: layers.map((i) => mean(`mlp.${i}`)),
+    heads: layers.map((i) => byHead(mean(`attention.${i}`), options.head_dim)),
+  };
+}
+
+/** Outputs: sums over the tokens of squares, and for each layer's boundary the products that its angle is made of. */
+function measuringGraph(options: DecoderOptions, length: number): Graph {
+  const graph = new Graph();
+  const ids = (name: string): Value => graph.input(name, [1, length], 'i32');
+  const segments = ids('segments');
+  const { hidden, hidden_states } = decoder(graph, options, {
+    input_ids: ids('input_ids'),
+    position_ids: ids('position_ids'),
+    query_segments: segments,
+    key_segments: segments,
+  });
+  const { names = LLAMA_NAMES, hidden_size, num_hidden_layers } = options;
+  const readers = new Map<string, { x: Value; y: Value }>();
+  for (const node of graph.nodes) {
+    const source = node.inputs[1] && graph.sourceOf(node.inputs[1]);
+    if (source?.kind === 'parameter') readers.set(source.name, { x: node.inputs[0]!, y: node.outputs[0]! });
+  }
+  const squares = (name: string, x: Value): void => graph.output(name, sumLeading(mul(x, x), 1));
+
+  for (let i = 0; i < num_hidden_layers; i++) {
+    const path = `${names.layers}.${i}`;
+    squares(`mlp.${i}`, readers.get(`${path}.${names.down}.weight`)!.x);
+    squares(`attention.${i}`, readers.get(`${path}.${names.attention_output}.weight`)!.x);
+  }
+  for (const node of graph.nodes.slice()) {
+    if (node.op.name !== 'rmsnorm' && node.op.name !== 'layernorm') continue;
+    const [x, gain] = node.inputs;
+    if (x!.type.shape.at(-1) !== hidden_size || x!.type.shape.length !== 3) continue;
+    squares(`norm.${graph.sourceOf(gain!)!.name.replace(/\.weight$/, '')}`, node.outputs[0]!);
+  }
+
+  // the last of hidden_states is normed already
+  const stream = [...hidden_states.slice(0, -1), hidden.node.inputs[0]!];
+  const ones = graph.constant('ones', [hidden_size, 1], new Float32Array(hidden_size).fill(1));
+  const product = (name: string, a: Value, b: Value): void => graph.output(name, matmul(mul(a, b), ones));
+  stream.forEach((x, i) => {
+    product(`turn.square.${i}`, x, x);
+    if (i > 0) product(`turn.across.${i - 1}`, stream[i - 1]!, x);
+  });
+  return graph;
+}
+
+function addAngles(outputs: ReadonlyMap<string, Float32Array>, sums: Map<string, Float64Array>, layers: number): void {
+  for (let i = 0; i < layers; i++) {
+    const [before, after, across] = [`square.${i}`, `square.${i + 1}`, `across.${i}`].map((name) =>
+      outputs.get(`turn.${name}`)!,
+    ) as [Float32Array, Float32Array, Float32Array];
+    const sum = sums.get(`turn.${i}`) ?? new Float64Array(1);
+    sums.set(`turn.${i}`, sum);
+    across.forEach((dot, t) => {
+      const cosine = dot / Math.sqrt(before[t]! * after[t]!);
+      sum[0]! += Math.acos(Math.min(1, Math.max(-1, cosine || 0))) / Math.PI;
+    });
+  }
+}
+
+function byHead(channels: readonly number[], size: number): number[] {
+  return Array.from({ length: channels.length / size }, (_, head) =>
+    channels.slice(head * size, (head + 1) * size).reduce((a, b) => a + b, 0),
+  );
+}
+
+/** Texts one after the other in rows without padding; each is a segment with positions of its own. */
+function packed(
+  sequences: readonly (readonly number[])[],
+  length: number,
+): { input_ids: Int32Array; position_ids: Int32Array; segments: Int32Array }[] {
+  const all = sequences.reduce((sum, sequence) => sum + Math.min(sequence.length, length), 0);
+  const width = Math.min(length, all);
+  const rows: ReturnType<typeof packed> = [];
+  let row: (typeof rows)[number] | undefined;
+  let at = width;
+  let segment = 0;
+  for (const sequence of sequences) {
+    for (const [position, id] of sequence.slice(0, width).entries()) {
+      if (at === width) {
+        if (rows.length === BATCHES) return rows;
+        row = {
+          input_ids: new Int32Array(width),
+          position_ids: new Int32Array(width),
+          segments: new Int32Array(width),
+        };
+        rows.push(row);
+        at = 0;
+        segment = 1;
+      } else if (position === 0) segment++;
+      row!.input_ids[at] = id;
+      row!.position_ids[at] = position;
+      row!.segments[at++] = segment;
+    }
+  }
+  // a last row that was not filled would be measured with what is not there
+  return at < width && rows.length > 1 ? rows.slice(0, -1) : rows;
+}
