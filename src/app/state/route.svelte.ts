@@ -3,7 +3,18 @@
  * measuring, `#/run?bridge=TOKEN` a
  * run driven from the command line, `#recipe=…` a shared recipe (share.ts), nothing the first screen.
  */
-export const PLACES = ['start', 'data', 'teacher', 'student', 'train', 'evaluate', 'export', 'try', 'kept', 'bench'] as const;
+export const PLACES = [
+  'start',
+  'data',
+  'teacher',
+  'student',
+  'train',
+  'evaluate',
+  'export',
+  'try',
+  'kept',
+  'bench',
+] as const;
 export type Place = (typeof PLACES)[number];
 
 interface Route {
