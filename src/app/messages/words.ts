@@ -33,7 +33,10 @@ export const percent = (share: number, digits = 0): string => `${(share * 100).t
 export const count = (n: number): string => String(Math.round(n)).replace(/\B(?=(\d{3})+(?!\d))/g, '\u2009');
 
 /** A loss or a KL: three places, enough for any curve's reading. */
-export const figure = (n: number): string => (Math.abs(n) >= 100 ? n.toFixed(0) : n.toPrecision(3));
+export const figure = (n: number): string => {
+  if (Math.abs(n) >= 100) return n.toFixed(0);
+  return n !== 0 && Math.abs(n) < 1e-3 ? n.toExponential(1) : n.toPrecision(3);
+};
 
 /** Learning rates and other small settings as people write them: 0.0001 → 1e-4. */
 export function setting(n: number): string {
