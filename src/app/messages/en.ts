@@ -87,6 +87,7 @@ export const en = {
       measured: 'measured on the bundled example',
       live: 'measured in your run',
       pick: 'Pick a word of the answer.',
+      space: 'a space',
       teacher: 'teacher',
       before: 'student before',
       after: 'student after',

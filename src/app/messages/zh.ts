@@ -76,6 +76,7 @@ export const zh: Messages = {
       measured: '在自带示例上测得',
       live: '在你的运行中测得',
       pick: '在答案里选一个词。',
+      space: '空格',
       teacher: '教师',
       before: '训练前的学生',
       after: '训练后的学生',
