@@ -1,10 +1,9 @@
 /** Hidden states and logits of short sequences by an encoder: what an exported file is compared with. */
 import { Graph } from '../engine/graph/graph.ts';
-import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import { Arena, Program } from '../engine/run/program.ts';
 import type { DecoderAdapter } from './decoder.ts';
 import { encoder, maskedLmLogits, type EncoderOptions } from './encoder.ts';
+import { runPadded, shapeOf } from './padded-sequences.ts';
 
 export interface EncodedSequence {
   readonly input_ids: readonly number[];
@@ -25,25 +24,14 @@ export async function encodedSequences(
   sequences: readonly (readonly number[])[],
   adapter?: DecoderAdapter,
 ): Promise<EncodedSequence[]> {
-  const rows = sequences.length;
-  const length = Math.max(...sequences.map((sequence) => sequence.length));
+  const [rows, length] = shapeOf(sequences);
   const graph = new Graph();
   const ids = (name: string) => graph.input(name, [rows, length], 'i32');
   const inputs = { input_ids: ids('input_ids'), segments: ids('segments'), token_type_ids: ids('token_type_ids') };
   const { hidden, head } = encoder(graph, options, inputs, { adapter });
   graph.output('last_hidden_state', hidden);
   if (head) graph.output('logits', maskedLmLogits(head));
-  const arena = new Arena(device);
-  const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
-  const filled = (value: (row: number, at: number) => number | undefined) =>
-    Int32Array.from({ length: rows * length }, (_, i) => value(Math.floor(i / length), i % length) ?? 0);
-  const outputs = await program.run({
-    input_ids: filled((row, at) => sequences[row]![at]),
-    segments: filled((row, at) => (at < sequences[row]!.length ? 1 : 0)),
-    token_type_ids: filled(() => 0),
-  });
-  program.free();
-  arena.free();
+  const outputs = await runPadded(device, graph, tensors, sequences, { token_type_ids: () => 0 });
   return sequences.map((input_ids, row) => {
     const part = (name: string, width: number): Float32Array<ArrayBuffer> => {
       const whole = outputs.get(name) as Float32Array<ArrayBuffer> | undefined;

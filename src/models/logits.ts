@@ -4,10 +4,9 @@
  */
 import { Graph } from '../engine/graph/graph.ts';
 import { matmul } from '../engine/ops/index.ts';
-import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import { Arena, Program } from '../engine/run/program.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { runPadded, shapeOf } from './padded-sequences.ts';
 
 export interface SequenceLogits {
   readonly input_ids: readonly number[];
@@ -36,8 +35,7 @@ export async function sequenceLogits(
     }
     return apart;
   }
-  const rows = sequences.length;
-  const length = Math.max(...sequences.map((sequence) => sequence.length));
+  const [rows, length] = shapeOf(sequences);
   const graph = new Graph();
   const ids = (name: string) => graph.input(name, [rows, length], 'i32');
   const segments = ids('segments');
@@ -49,17 +47,7 @@ export async function sequenceLogits(
   };
   const { hidden, head } = decoder(graph, options, inputs, { adapter });
   graph.output('logits', matmul(hidden, head, { transB: true }));
-  const arena = new Arena(device);
-  const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
-  const filled = (value: (row: number, at: number) => number | undefined) =>
-    Int32Array.from({ length: rows * length }, (_, i) => value(Math.floor(i / length), i % length) ?? 0);
-  const outputs = await program.run({
-    input_ids: filled((row, at) => sequences[row]![at]),
-    position_ids: filled((_row, at) => at),
-    segments: filled((row, at) => (at < sequences[row]!.length ? 1 : 0)),
-  });
-  program.free();
-  arena.free();
+  const outputs = await runPadded(device, graph, tensors, sequences, { position_ids: (at) => at });
   const logits = outputs.get('logits') as Float32Array<ArrayBuffer>;
   const width = length * options.vocab_size;
   return sequences.map((input_ids, row) => ({
