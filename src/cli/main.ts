@@ -7,8 +7,8 @@ import { nearestFirst, parseFlags } from './flags.ts';
 interface Entry {
   readonly about: string;
   load(): Promise<{ command: Command }>;
-  /** Whether it computes on a GPU in this process. */
-  readonly gpu: boolean;
+  /** Whether it computes on a GPU in this process; of some commands their flags decide. */
+  readonly gpu: boolean | ((argv: readonly string[]) => boolean);
 }
 
 const COMMANDS: Record<string, Entry> = {
@@ -21,7 +21,11 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import('./bundled-teacher.ts'),
     gpu: true,
   },
-  bench: { about: 'measured rates beside the bounds of this device', load: () => import('./bench.ts'), gpu: true },
+  bench: {
+    about: 'measured rates beside the bounds of this device',
+    load: () => import('./bench.ts'),
+    gpu: (argv) => !/--on[= ]browser/.test(argv.join(' ')),
+  },
   export: { about: 'merge, write and verify without training', load: () => import('./export.ts'), gpu: true },
 };
 
@@ -34,7 +38,8 @@ function split(argv: string[]): { name: string; rest: string[] } {
 /** Asked before `main`, so that a Vulkan driver is found and its environment set first. */
 export function needsGpu(argv: string[]): boolean {
   const { name, rest } = split(argv);
-  return (COMMANDS[name]?.gpu ?? false) && !wantsHelp(rest);
+  const gpu = COMMANDS[name]?.gpu ?? false;
+  return (typeof gpu === 'function' ? gpu(rest) : gpu) && !wantsHelp(rest);
 }
 
 const wantsHelp = (argv: string[]): boolean => argv.includes('--help') || argv.includes('-h');
