@@ -43,7 +43,8 @@ export async function ensureBuilt(name) {
       [vite, 'build', '--logLevel', 'error', '--config', config, '--outDir', aside],
       {
         quiet: true,
-        env: { NO_COLOR: '1' },
+        // the same build whoever asks for it: vitest says `test` to what it starts
+        env: { NO_COLOR: '1', NODE_ENV: 'production', VITEST: undefined },
       },
     );
     if (code !== 0) throw new Complaint(`${output.trim()}\ndist/${name} could not be built`);

@@ -9,6 +9,7 @@ import { findBrowser } from './browser.mjs';
 import { ensureBuilt } from './build.mjs';
 import { Complaint, root, run, say } from './house.mjs';
 import { ensureInstall } from './install.mjs';
+import { bringRealModels } from './real-models.mjs';
 import { toolsFolder } from './tools.mjs';
 import { findTestVulkan } from './vulkan.mjs';
 
@@ -22,6 +23,7 @@ async function test() {
   const browser = await findBrowser();
   say(`Vulkan: ${vulkan.adapter} (${vulkan.what}); browser: ${browser.path} (${browser.what})`);
   process.env.STILLROOM_TOOLS = toolsFolder();
+  await bringRealModels();
 
   await part('check', async () => {
     const { code } = await run(process.execPath, [join(root, 'scripts/check.mjs')]);
