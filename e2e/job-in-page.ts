@@ -92,7 +92,8 @@ export async function talk(id: string): Promise<unknown> {
     if (heard.at(-1) !== text) throw new Error(`${who} ended with ${heard.at(-1)}, and answered ${text}`);
     answers[who] = { text, heard: heard.length };
   }
-  return { answers, next: await job.nextToken(id, '12 + 34', 3) };
+  const opened = await job.openAnswer(id, [{ role: 'user', content: '12 + 34 = ?' }], answers.student!.text);
+  return { answers, next: await job.nextToken(id, '12 + 34', 3), opened };
 }
 
 /** Backed up, removed, restored: the files of the restored run. */

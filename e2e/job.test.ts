@@ -4,7 +4,7 @@ import path from 'node:path';
 import { chromium, type BrowserContext, type Page } from 'playwright-core';
 import { createServer, type ViteDevServer } from 'vite';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { Estimate, JobEvent, Preview, RunSummary, TokenChoice } from '../src/job/protocol.ts';
+import type { Estimate, JobEvent, OpenedToken, Preview, RunSummary, TokenChoice } from '../src/job/protocol.ts';
 import { temporaryFolder } from './harness.ts';
 
 let folder: string;
@@ -106,16 +106,24 @@ describe('the job in a worker', () => {
     );
   });
 
-  it('talks as teacher, as the student before and after, and says what comes next', async () => {
-    const { answers, next } = await call<{
+  it('talks as teacher, as the student before and after, says what comes next, and opens what was said', async () => {
+    const { answers, next, opened } = await call<{
       answers: Record<string, { text: string; heard: number }>;
       next: TokenChoice[];
+      opened: OpenedToken[];
     }>('talk', run.id);
     expect(Object.keys(answers)).toEqual(['teacher', 'start', 'student']);
     expect(answers.teacher!.text).toMatch(/^<think>/);
     expect(answers.teacher!.heard).toBe(6);
     expect(next).toHaveLength(3);
     for (const { teacher = 0, student = 0 } of next) expect(teacher + student).toBeGreaterThan(0);
+    expect(opened.map(({ text }) => text).join('')).toBe(answers.student!.text);
+    for (const { text, kl, choices } of opened) {
+      expect(kl).toBeGreaterThanOrEqual(0);
+      // it was written greedily: at each place the student's likeliest token stands
+      const [likeliest] = [...choices].sort((a, b) => (b.student ?? 0) - (a.student ?? 0));
+      expect(likeliest!.token).toBe(text);
+    }
   });
 
   it('is backed up into one file, forgotten, and restored', async () => {

@@ -220,28 +220,6 @@ async function* story(recipe: Recipe, from: number): AsyncGenerator<JobEvent> {
         expected: '<think>7 + 8 = 15, write 5, carry 1; 4 + 3 + 1 = 8</think>85',
         teacher: taught ? '<think>7 + 8 = 15, write 5, carry 1; 4 + 3 + 1 = 8</think>85' : undefined,
         student: '<think>7 + 8 = 15, write 5, carry 0; 4 + 3 = 7</think>75',
-        tokens: [
-          ['<think>', 0],
-          ['7', 0.01],
-          [' + ', 0],
-          ['8', 0.02],
-          [' = ', 0],
-          ['1', 0.1],
-          ['5', 0.3],
-          [', write ', 0.05],
-          ['5', 0.2],
-          [', carry ', 0.1],
-          ['0', 1.1],
-          ['; ', 0.02],
-          ['4', 0.01],
-          [' + ', 0],
-          ['3', 0.05],
-          [' = ', 0.8],
-          ['7', 0.9],
-          ['</think>', 0.02],
-          ['7', 0.7],
-          ['5', 0.1],
-        ].map(([text, kl]) => ({ text: String(text), kl: Number(kl) })),
       };
       yield { kind: 'checkpoint', step, bytes: 4.1e6 };
     }
@@ -395,6 +373,15 @@ const api: JobApi = {
     { token: '0', teacher: 0.05, student: 0.27 },
     { token: '2', teacher: 0.006, student: 0.08 },
   ],
+  openAnswer: async (_id, _messages, answer) =>
+    (answer.match(/<\/?think>| ?[^\s<]+|\s/g) ?? []).map((text, i) => ({
+      text,
+      kl: i % 5 === 3 ? 1.1 : 0.02 * (i % 3),
+      choices: [
+        { token: text, teacher: i % 5 === 3 ? 0.05 : 0.97, student: i % 5 === 3 ? 0.61 : 0.94 },
+        { token: ' carry', teacher: 0.01, student: 0.02 },
+      ],
+    })),
   headless: async () => Promise.reject(new Error('nobody drives this page')),
   async bench(_suites, onResult) {
     const results = [

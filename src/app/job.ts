@@ -33,6 +33,7 @@ function open(): JobApi {
     chat: (id, who, messages, settings, onText) => remote.chat(id, who, messages, settings, proxy(onText)),
     stopChat: () => remote.stopChat(),
     nextToken: (id, text, top) => remote.nextToken(id, text, top),
+    openAnswer: (id, messages, answer) => remote.openAnswer(id, messages, answer),
     headless: (token) => remote.headless(token),
     bench: (suites, onResult) => remote.bench(suites, proxy(onResult)),
   };

@@ -26,6 +26,7 @@ import type {
   GenerateSettings,
   JobApi,
   JobEvent,
+  OpenedToken,
   Preview,
   RunSummary,
   TokenChoice,
@@ -198,6 +199,11 @@ export class Job implements JobApi {
 
   async nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]> {
     return this.talk.nextToken((await this.kept(runId)).facts, text, top);
+  }
+
+  async openAnswer(runId: string, messages: ChatMessage[], answer: string): Promise<OpenedToken[]> {
+    if (this.active) throw new InputError('answer', '', 'a run is going on in this page', 'looking when it is done');
+    return this.talk.open((await this.kept(runId)).facts, messages, answer);
   }
 
   private async context(recipe: RecipeInput, files: BroughtFiles): Promise<RecipeContext> {

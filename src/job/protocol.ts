@@ -174,7 +174,7 @@ export type JobEvent =
   | { kind: 'fact'; step: Step; facts: Record<string, number | string> }
   | { kind: 'estimate'; estimate: Estimate }
   | { kind: 'metrics'; line: MetricsLine }
-  /** What teacher and student write for the same unseen prompt; the student's tokens with their KL to the teacher where known. */
+  /** What teacher and student write for the same unseen prompt. */
   | {
       kind: 'sample';
       step: number;
@@ -182,7 +182,6 @@ export type JobEvent =
       expected?: string;
       teacher?: string;
       student: string;
-      tokens?: { text: string; kl: number }[];
     }
   /** Right answers on unseen rows while training goes on (step 0 is the start). */
   | { kind: 'score'; step: number; who: 'teacher' | 'student'; task: string; figure: Figure }
@@ -209,6 +208,15 @@ export interface TokenChoice {
   readonly token: string;
   readonly teacher?: number;
   readonly student?: number;
+}
+
+/** A token of an answer, and what teacher and student thought where it stands. */
+export interface OpenedToken {
+  readonly text: string;
+  /** KL(teacher ‖ student) in nats, at least; absent without a teacher. */
+  readonly kl?: number;
+  /** The likeliest tokens of either. */
+  readonly choices: readonly TokenChoice[];
 }
 
 /** The worker's face. Every method may reject with an InputError's or EngineError's words. */
@@ -245,6 +253,8 @@ export interface JobApi {
   stopChat(): Promise<void>;
   /** The most likely next tokens after a text, by teacher and student. */
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
+  /** Each token of an answer to these messages, opened. Refused while a run is on. */
+  openAnswer(runId: string, messages: ChatMessage[], answer: string): Promise<OpenedToken[]>;
   /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
   headless(token: string): Promise<RunSummary>;
   /** Measures this device; `onResult` hears each figure as it is there. Refused while a run is on. */

@@ -7,12 +7,12 @@ import { InputError } from '../formats/input-error.ts';
 import { Generator } from '../models/generate.ts';
 import type { Model } from '../models/model.ts';
 import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
-import { EngineTeacher } from '../teacher/capture.ts';
 import { Checkpoints } from './checkpoints.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
 import { keptFiles } from './local-files.ts';
-import type { ChatMessage, GenerateSettings, TokenChoice } from './protocol.ts';
+import { choicesOf, likely, openedTokens, type Likely } from './opened.ts';
+import type { ChatMessage, GenerateSettings, OpenedToken, TokenChoice } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
 import { Sources } from './sources.ts';
 import { endTokens } from './steps/answers.ts';
@@ -56,15 +56,8 @@ export class Talk {
     return this.inTurn(async () => {
       const room = await this.enter(facts);
       const { tokenizer, device } = room;
-      if (!tokenizer.chat_template) {
-        throw new InputError(facts.recipe.student.model, '', 'has no chat template', 'a model that can chat');
-      }
+      const prompt = promptOf(tokenizer, facts, messages);
       const speaker = await this.speaker(room, facts, who);
-      const text = tokenizer.chat_template.render(
-        messages.map((message) => ({ ...message })),
-        { add_generation_prompt: true },
-      );
-      const prompt = tokenizer.encode(text, { add_special_tokens: false });
       const generator = await fitting(device, speaker, prompt.length, settings.max_new_tokens);
       const ids: number[] = [];
       const said = (): string => tokenizer.decode(ids, { skip_special_tokens: true });
@@ -90,15 +83,20 @@ export class Talk {
       const room = await this.enter(facts);
       const ids = room.tokenizer.encode(text);
       if (ids.length === 0) throw new InputError('text', '', 'is empty', 'at least one token');
-      const student = await this.likely(room, facts, 'student', ids, top);
-      const hasTeacher = facts.recipe.teacher.kind === 'engine';
-      const teacher = hasTeacher ? await this.likely(room, facts, 'teacher', ids, top) : undefined;
-      const first = (of: Map<number, number> | undefined): number[] => [...(of?.keys() ?? [])].slice(0, top);
-      const shown = [...new Set([...first(teacher), ...first(student)])];
-      return shown
-        .map((id) => ({ token: room.tokenizer.decode([id]), teacher: teacher?.get(id), student: student.get(id) }))
-        .sort((a, b) => Math.max(b.teacher ?? 0, b.student ?? 0) - Math.max(a.teacher ?? 0, a.student ?? 0))
-        .slice(0, top);
+      const { student, teacher } = await this.both(room, facts, ids);
+      return choicesOf(room.tokenizer, student.at(-1)!, teacher?.at(-1), top);
+    });
+  }
+
+  /** Every token of an answer to `messages`, with what each of them thought there. */
+  async open(facts: RunFacts, messages: readonly ChatMessage[], answer: string): Promise<OpenedToken[]> {
+    return this.inTurn(async () => {
+      const room = await this.enter(facts);
+      const asked = promptOf(room.tokenizer, facts, messages);
+      const said = room.tokenizer.encode(answer, { add_special_tokens: false });
+      const ids = [...asked, ...said];
+      const { student, teacher } = await this.both(room, facts, ids);
+      return openedTokens(room.tokenizer, ids, asked.length, student, teacher);
     });
   }
 
@@ -122,11 +120,11 @@ export class Talk {
     const open = await this.room?.catch(() => undefined);
     if (open?.runId === facts.id && !(await isLost(open.device))) return open;
     open?.device.destroy();
-    this.room = this.open(facts);
+    this.room = this.prepare(facts);
     return this.room;
   }
 
-  private async open(facts: RunFacts): Promise<Room> {
+  private async prepare(facts: RunFacts): Promise<Room> {
     const host = await this.host;
     const { recipe, recipe_file, id } = facts;
     const local = await keptFiles(host.shelf.folder(id, 'inputs'));
@@ -164,43 +162,27 @@ export class Talk {
     return { model: student.model, on: await studentOnDevice(device, student, trained) };
   }
 
-  /** Probabilities of the next token, the largest first. */
-  private async likely(
+  private async both(
     room: Room,
     facts: RunFacts,
-    who: Who,
     ids: readonly number[],
-    top: number,
-  ): Promise<Map<number, number>> {
-    const { on } = await this.speaker(room, facts, who);
-    const k = Math.min(on.options.vocab_size, Math.max(64, top));
-    const reader = new EngineTeacher(room.device, on.options, on.tensors, {
-      k,
-      temperatures: [1],
-      adapter: on.adapter,
-    });
-    try {
-      const length = ids.length;
-      const {
-        ids: best,
-        logits,
-        log_z,
-      } = await reader.logits({
-        rows: 1,
-        length,
-        input_ids: Int32Array.from(ids),
-        position_ids: Int32Array.from(ids.keys()),
-        segment_ids: new Int32Array(length).fill(1),
-      });
-      const found = new Map<number, number>();
-      for (let i = (length - 1) * k; i < length * k; i++) {
-        found.set(best[i]!, Math.exp(logits[i]! - log_z[length - 1]!));
-      }
-      return found;
-    } finally {
-      reader.free();
-    }
+  ): Promise<{ student: Likely; teacher?: Likely }> {
+    const of = async (who: Who): Promise<Likely> => likely(room.device, (await this.speaker(room, facts, who)).on, ids);
+    const student = await of('student');
+    return facts.recipe.teacher.kind === 'engine' ? { student, teacher: await of('teacher') } : { student };
   }
+}
+
+/** The ids that an answer follows. */
+function promptOf(tokenizer: Tokenizer, facts: RunFacts, messages: readonly ChatMessage[]): number[] {
+  if (!tokenizer.chat_template) {
+    throw new InputError(facts.recipe.student.model, '', 'has no chat template', 'a model that can chat');
+  }
+  const text = tokenizer.chat_template.render(
+    messages.map((message) => ({ ...message })),
+    { add_generation_prompt: true },
+  );
+  return tokenizer.encode(text, { add_special_tokens: false });
 }
 
 /** A generator is compiled for sizes: they grow by doubling, so that a conversation compiles a few. */

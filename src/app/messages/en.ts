@@ -2,7 +2,7 @@
  * Every word of the page in English; its type is what the other languages must fill. `[kl]` or `[kl|shown words]` inside
  * a sentence is a term of the trade: dotted underline, its sentence and example behind it (terms.ts of each language).
  */
-import { bytes, count, figure, parameters, percent, setting, significant } from './words.ts';
+import { bytes, count, parameters, percent, setting, significant } from './words.ts';
 
 const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;
 
@@ -286,11 +286,9 @@ export const en = {
     logScale: 'log',
     sample: 'What the student writes now',
     sampleNone: 'Its first sentence appears with the first evaluation.',
-    sampleHint: 'Darker: further from the teacher.',
     sampleStep: 'As of step',
     question: 'question',
     expected: 'expected',
-    tokenKl: (text: string, kl: number) => `${text}: KL ${figure(kl)}`,
     noSamples: 'Samples come from the evaluation rows; this recipe keeps none back.',
     summary: (schedule: string, rate: number, warmup: number) =>
       `AdamW, ${setting(rate)}, ${warmup > 0 ? `warm up over the first ${warmup < 1 ? share(warmup) : `${warmup} steps`}, then ` : ''}${{ linear: 'linear', cosine: 'cosine', constant: 'constant', constant_with_warmup: 'constant' }[schedule] ?? schedule}.`,
@@ -383,6 +381,13 @@ export const en = {
     you: 'you',
     next: 'What comes next?',
     nextAbout: 'The likeliest next words after what you have written, as each of them sees it.',
+  },
+  opened: {
+    open: 'Open its words',
+    opening: 'Asking both…',
+    hint: 'Darker: further from the teacher. Press a word to see what each of them would have said there.',
+    hintAlone: 'Press a word to see what else the student would have said there.',
+    distance: (text: string, kl: string) => `${text}: ${kl} nats from the teacher`,
   },
   bench: {
     title: 'How fast is it here?',

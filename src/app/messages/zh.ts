@@ -1,6 +1,6 @@
 /** 全部界面文字的简体中文版；类型由英文版规定，少一条都不能通过检查。 */
 import type { Messages } from './en.ts';
-import { bytes, count, figure, parameters, percent, setting, significant } from './words.ts';
+import { bytes, count, parameters, percent, setting, significant } from './words.ts';
 
 function duration(seconds: number): string {
   if (seconds < 1) return '不到 1 秒';
@@ -266,11 +266,9 @@ export const zh: Messages = {
     logScale: '对数',
     sample: '学生现在怎么写',
     sampleNone: '第一次评测之后会出现它的第一句话。',
-    sampleHint: '颜色越深，离教师越远。',
     sampleStep: '截至步数',
     question: '问题',
     expected: '标准答案',
-    tokenKl: (text, kl) => `${text}：KL ${figure(kl)}`,
     noSamples: '示例来自评测行；这份配方没有留出评测行。',
     summary: (schedule, rate, warmup) =>
       `AdamW，${setting(rate)}，${warmup > 0 ? `前 ${warmup < 1 ? percent(warmup) : `${warmup} 步`}预热，然后` : ''}${{ linear: '线性下降', cosine: '余弦下降', constant: '保持不变', constant_with_warmup: '保持不变' }[schedule] ?? schedule}。`,
@@ -362,6 +360,13 @@ export const zh: Messages = {
     you: '你',
     next: '下一个词是什么？',
     nextAbout: '接在你写的文字后面，它们各自认为最可能的下一个词。',
+  },
+  opened: {
+    open: '看看每个词',
+    opening: '正在询问两者…',
+    hint: '颜色越深，离教师越远。按一个词，看看两者在那里各会说什么。',
+    hintAlone: '按一个词，看看学生在那里还可能说什么。',
+    distance: (text, kl) => `${text}：与教师相距 ${kl} 纳特`,
   },
   bench: {
     title: '在这台机器上有多快？',
