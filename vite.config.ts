@@ -15,6 +15,8 @@ const offline = VitePWA({
   registerType: 'prompt',
   // The page registers it (src/app/state/offline.svelte.ts); no inline script.
   injectRegister: false,
+  // Whoever installs the page is online then, and the system keeps its icon.
+  includeManifestIcons: false,
   manifest: {
     id: './',
     name: 'Stillroom',

@@ -39,6 +39,17 @@ it('brings at most 250 KB, as a site that compresses would send it', async () =>
   expect(total, JSON.stringify(files, null, 2)).toBeLessThanOrEqual(250_000);
 });
 
+it('draws its curves where the system speaks no language', async () => {
+  const page = await studio.context.newPage();
+  // what Chrome says in a container
+  await page.addInitScript(() =>
+    Object.defineProperty(Navigator.prototype, 'language', { get: () => 'en-US@posix', configurable: true }),
+  );
+  await page.goto(`${studio.origin}/#/train`);
+  await page.getByRole('heading', { level: 1 }).waitFor();
+  await page.close();
+});
+
 it('complains of nothing and asks nobody else', async () => {
   await studio.page.waitForLoadState('networkidle');
   expect(studio.complaints).toEqual([]);

@@ -4,12 +4,14 @@ import App from './App.svelte';
 import { begin } from './state/begin.svelte.ts';
 import { lookAtDevice } from './state/device.svelte.ts';
 import { noteFault, watchFaults } from './state/faults.svelte.ts';
+import { mendLanguage } from './state/language.ts';
 import { route } from './state/route.svelte.ts';
 import { followBridge } from './state/runs.svelte.ts';
 import { applySettings } from './state/settings.svelte.ts';
 import './style.css';
 
 watchFaults();
+mendLanguage();
 applySettings();
 mount(App, { target: document.body });
 void lookAtDevice();

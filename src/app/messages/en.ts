@@ -154,6 +154,8 @@ export const en = {
     disk: (needs: number, free: number) =>
       `This needs ${bytes(needs)} on disk, and the browser leaves this page ${bytes(free)}. Delete a kept run or model first.`,
     crashed: 'Something in Stillroom broke. Kept runs are safe; reload the page to go on.',
+    broken: (what: string) =>
+      `This part of the page could not start (${what}). Reloading may help; kept runs are safe.`,
     stale:
       'A newer version of this page is there, and a part of the old one is gone. Reload to go on; kept runs are safe.',
     details: 'What was said',

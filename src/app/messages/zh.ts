@@ -139,6 +139,7 @@ export const zh: Messages = {
     disk: (needs, free) =>
       `这里需要 ${bytes(needs)} 磁盘空间，而浏览器只留给本页 ${bytes(free)}。请先删除保存的运行或模型。`,
     crashed: 'Stillroom 出错了。保存的运行是安全的；请重新载入本页。',
+    broken: (what) => `页面的这一部分无法启动（${what}）。重新载入也许有用；保存的运行是安全的。`,
     stale: '本页有了新版本，旧版本的一部分已经不在。请重新载入；保存的运行是安全的。',
     details: '原始信息',
   },

@@ -15,6 +15,9 @@ export function noteFault(error: unknown): void {
 
 export const lastFaults = (): readonly Fault[] => faults;
 
+/** What Chrome, Safari and Firefox say of a module that could not be fetched, and Vite of a style sheet. */
+const NOT_THERE = /dynamically imported module|importing a module script|unable to preload/i;
+
 let stale = $state(false);
 export const page = {
   /** A part of this version of the page is gone from the server. */
@@ -27,6 +30,9 @@ export function watchFaults(): void {
   window.addEventListener('error', (event) => noteFault(event.error ?? event.message));
   window.addEventListener('unhandledrejection', (event) => noteFault(event.reason));
   window.addEventListener('vite:preloadError', (event) => {
+    noteFault(event.payload);
+    // A module that came and threw is a fault of ours, and whoever imported it hears of it.
+    if (!NOT_THERE.test(event.payload.message)) return;
     event.preventDefault();
     stale = true;
   });
