@@ -13,6 +13,9 @@ const KNOWN = 64;
 /** Lengths are rounded up to it, so that looking on compiles nothing new. */
 const ROUNDED = 64;
 
+/** What neither finds this likely would be shown as 0.0%. */
+const SHOWN = 5e-4;
+
 /** Probabilities of the next token after each place, the largest first. */
 export type Likely = readonly ReadonlyMap<number, number>[];
 
@@ -94,7 +97,10 @@ export function openedTokens(
   return texts(tokenizer, ids.slice(start)).map((text, i) => {
     const before = start + i - 1;
     const [q, p] = [student[before]!, teacher?.[before]];
-    return { text, choices: choicesOf(tokenizer, q, p, 5), ...(p && { kl: knownDivergence(p, q) }) };
+    const choices = choicesOf(tokenizer, q, p, 5).filter(
+      ({ teacher = 0, student: own = 0 }) => Math.max(teacher, own) >= SHOWN,
+    );
+    return { text, choices, ...(p && { kl: knownDivergence(p, q) }) };
   });
 }
 
