@@ -36,6 +36,19 @@ export async function looks(): Promise<unknown> {
   return { preview: await job.preview(recipe, brought), estimate: await job.estimate(recipe, brought) };
 }
 
+/** A second run of the same recipe, nothing brought: its rows are those of the first. */
+export async function another(id: string): Promise<{ rows: number; kept: string[]; without: string }> {
+  const { rows } = await job.preview(recipe, {}, id);
+  const without = await job.preview(recipe, {}).then(
+    () => 'read',
+    (error: Error) => error.message,
+  );
+  const second = await job.create(recipe, {}, id);
+  const bytes = (await job.runs()).map((run) => ({ id: run.id, bytes: run.bytes }));
+  await job.remove(second.id);
+  return { rows, without, kept: bytes.filter((run) => run.bytes > 500).map((run) => run.id) };
+}
+
 export const create = async (): Promise<RunSummary> => job.create(recipe, await files());
 export const runs = (): Promise<RunSummary[]> => job.runs();
 export const events = (id: string): Promise<JobEvent[]> => job.events(id);

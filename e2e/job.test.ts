@@ -126,6 +126,13 @@ describe('the job in a worker', () => {
     }
   });
 
+  it('lends what it was brought to another run', async () => {
+    const { rows, kept, without } = await call<{ rows: number; kept: string[]; without: string }>('another', run.id);
+    expect(rows).toBe(12);
+    expect(kept).toHaveLength(2);
+    expect(without).toMatch(/rows\.jsonl/);
+  });
+
   it('is backed up into one file, forgotten, and restored', async () => {
     expect(await call('thereAndBack', run.id)).toEqual({ same: true, left: 0, state: 'done' });
   });

@@ -18,15 +18,15 @@ function open(): JobApi {
   worker.addEventListener('error', (event) => noteFault(event.message || 'the worker did not start'));
   const remote: Remote<JobApi> = wrap<JobApi>(worker);
   return {
-    create: (recipe, files) => remote.create(recipe, files),
+    create: (recipe, files, like) => remote.create(recipe, files, like),
     runs: () => remote.runs(),
     events: (id) => remote.events(id),
     remove: (id) => remote.remove(id),
     files: (id) => remote.files(id),
     backup: (id) => remote.backup(id),
     restore: (file) => remote.restore(file),
-    preview: (recipe, files) => remote.preview(recipe, files),
-    estimate: (recipe, files) => remote.estimate(recipe, files),
+    preview: (recipe, files, like) => remote.preview(recipe, files, like),
+    estimate: (recipe, files, like) => remote.estimate(recipe, files, like),
     run: (id, onEvent) => remote.run(id, proxy(onEvent)),
     pause: () => remote.pause(),
     stop: () => remote.stop(),

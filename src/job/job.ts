@@ -16,7 +16,7 @@ import { estimateOf } from './estimate.ts';
 import { openBridge, type Bridge } from './bridge.ts';
 import { bridgeDriver, HEADLESS, headlessRun } from './headless.ts';
 import type { Host } from './host.ts';
-import { broughtFiles, keepBrought, keptFiles } from './local-files.ts';
+import { broughtFiles, firstOf, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
 import { previewOf } from './preview.ts';
 import type {
@@ -50,13 +50,13 @@ export class Job implements JobApi {
     this.talk = new Talk(host);
   }
 
-  async create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary> {
+  async create(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<RunSummary> {
     const { shelf, now } = await this.host;
     const { runs, folder, sizes } = shelf;
     const id = crypto.randomUUID();
     const facts = newRun(id, parseRecipe(recipe, RECIPE), RECIPE, now());
     try {
-      await keepBrought(files, folder(id, 'inputs'));
+      await keepBrought(files, folder(id, 'inputs'), like === undefined ? undefined : folder(like, 'inputs'));
       await runs.put(id, facts.created, facts);
     } catch (error) {
       await runs.delete(id);
@@ -117,12 +117,12 @@ export class Job implements JobApi {
     return summaryOf(facts, (await shelf.sizes()).get(id) ?? 0);
   }
 
-  async preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview> {
-    return previewOf(await this.context(recipe, files));
+  async preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview> {
+    return previewOf(await this.context(recipe, files, like));
   }
 
-  async estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate> {
-    return estimateOf(await this.context(recipe, files), (await this.host).gpu);
+  async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {
+    return estimateOf(await this.context(recipe, files, like), (await this.host).gpu);
   }
 
   async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {
@@ -206,8 +206,11 @@ export class Job implements JobApi {
     return this.talk.open((await this.kept(runId)).facts, messages, answer);
   }
 
-  private async context(recipe: RecipeInput, files: BroughtFiles): Promise<RecipeContext> {
-    const sources = new Sources(await this.host, broughtFiles(files), RECIPE);
+  private async context(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<RecipeContext> {
+    const host = await this.host;
+    const brought = broughtFiles(files);
+    const local = like === undefined ? brought : firstOf(brought, await keptFiles(host.shelf.folder(like, 'inputs')));
+    const sources = new Sources(host, local, RECIPE);
     return { recipe: parseRecipe(recipe, RECIPE), sources, recipeFile: RECIPE };
   }
 

@@ -15,9 +15,24 @@ export function broughtFiles(files: BroughtFiles): LocalFiles {
   return localFiles([...byPath.keys()], async (path) => blobFile(byPath.get(path)!, path));
 }
 
-/** Copies them to where the run will find them again. */
-export async function keepBrought(files: BroughtFiles, folder: WritableFolder): Promise<void> {
+/** Copies them to where the run will find them again, and what only another run was brought. */
+export async function keepBrought(files: BroughtFiles, folder: WritableFolder, others?: WritableFolder): Promise<void> {
   for (const [path, blob] of Object.entries(files)) await folder.write(plain(path), streamOf(blob));
+  const brought = new Set(Object.keys(files).map(plain));
+  for (const path of (await others?.list()) ?? []) {
+    // kept by content: a second copy takes no room
+    if (!brought.has(path)) await folder.write(path, streamOf((await others!.open(path))!));
+  }
+}
+
+/** The first that has a file or folder serves it. */
+export function firstOf(...all: readonly LocalFiles[]): LocalFiles {
+  const holder = (value: string): LocalFiles => all.find((local) => local.has(value)) ?? all[0]!;
+  return {
+    has: (value) => all.some((local) => local.has(value)),
+    folder: (value) => holder(value).folder(value),
+    file: (value) => holder(value).file(value),
+  };
 }
 
 export async function keptFiles(folder: WritableFolder): Promise<LocalFiles> {
@@ -48,7 +63,8 @@ function localFiles(paths: readonly string[], open: (path: string) => Promise<By
   };
 }
 
-async function* streamOf(blob: Blob): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+async function* streamOf(from: Blob | ByteSource): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const source = from instanceof Blob ? blobFile(from, '') : from;
   const step = 4 * 1024 * 1024;
-  for (let at = 0; at < blob.size; at += step) yield new Uint8Array(await blob.slice(at, at + step).arrayBuffer());
+  for (let at = 0; at < source.size; at += step) yield source.read(at, Math.min(source.size, at + step));
 }

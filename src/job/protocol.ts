@@ -221,8 +221,8 @@ export interface OpenedToken {
 
 /** The worker's face. Every method may reject with an InputError's or EngineError's words. */
 export interface JobApi {
-  /** Keeps a new run with what it needs; starts nothing. */
-  create(recipe: RecipeInput, files: BroughtFiles): Promise<RunSummary>;
+  /** Keeps a new run with what it needs; starts nothing. `like`: a kept run whose files serve where `files` has none. */
+  create(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<RunSummary>;
   /** All kept runs, the newest first. */
   runs(): Promise<RunSummary[]>;
   /** What a kept run has said so far, in order, one `progress` a step: enough to show it again after a reload. */
@@ -235,13 +235,13 @@ export interface JobApi {
   backup(id: string): Promise<Blob>;
   restore(file: Blob): Promise<RunSummary>;
   /** Reads rows (and the student's tokenizer), no weights. */
-  preview(recipe: RecipeInput, files: BroughtFiles): Promise<Preview>;
+  preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview>;
   /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
   pause(): Promise<void>;
   stop(): Promise<void>;
   /** Bytes, steps and time before the start; loads configs and data, no weights. */
-  estimate(recipe: RecipeInput, files: BroughtFiles): Promise<Estimate>;
+  estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate>;
   /** Streams an answer of the run's teacher or student: `onText` hears the text so far. Resolves with the whole text. */
   chat(
     runId: string,

@@ -20,7 +20,7 @@ async function openLink(): Promise<void> {
     const shared = await recipeFromFragment(location.hash);
     if (!shared) return;
     leaveRun();
-    setRecipe(shared, {}, true);
+    setRecipe(shared, { link: true });
     problem = undefined;
     go('data');
   } catch (error) {

@@ -26,6 +26,8 @@ const PAUSE_MS = 300;
 
 let draft = $state.raw<RecipeInput>(restored());
 let files = $state.raw<BroughtFiles>({});
+/** The kept run that the recipe comes from: its files serve where nothing newer was brought. */
+let like = $state<string | undefined>();
 let problem = $state.raw<Problem | undefined>();
 let filled = $state.raw<Recipe | undefined>();
 let estimate = $state.raw<Estimate | undefined>();
@@ -53,6 +55,9 @@ export const recipe = {
   },
   get files() {
     return files;
+  },
+  get like() {
+    return like;
   },
   /** The first thing that is wrong; undefined where the recipe can be run. */
   get problem() {
@@ -110,9 +115,11 @@ function write(at: Json | null | undefined, [key, ...rest]: string[], value: unk
   return next === undefined ? others : { ...at, [key!]: next };
 }
 
-export function setRecipe(next: RecipeInput, brought: BroughtFiles = {}, link = false): void {
-  files = brought;
-  fromLink = link;
+/** @param from `link`: it came with one and nothing has been started; `run`: the kept run that it is the recipe of */
+export function setRecipe(next: RecipeInput, from: { link?: boolean; run?: string } = {}): void {
+  files = {};
+  like = from.run;
+  fromLink = from.link === true;
   change(next);
 }
 
@@ -165,7 +172,7 @@ async function ask(mine: number): Promise<void> {
     previewProblem = undefined;
   } else {
     reading = true;
-    const read = await job().preview(rowsAlone(), files).catch(say);
+    const read = await job().preview(rowsAlone(), files, like).catch(say);
     if (!current()) return;
     reading = false;
     preview = typeof read === 'string' ? undefined : read;
@@ -177,7 +184,7 @@ async function ask(mine: number): Promise<void> {
     return;
   }
   planning = true;
-  const plan = await job().estimate(draft, files).catch(say);
+  const plan = await job().estimate(draft, files, like).catch(say);
   if (!current()) return;
   planning = false;
   estimate = typeof plan === 'string' ? undefined : plan;

@@ -75,7 +75,7 @@ export async function openRun(id: string): Promise<void> {
   // A run that was working when its page died is not working now.
   const state = working === id ? 'running' : summary.state === 'running' ? 'paused' : summary.state;
   look({ ...view, state });
-  setRecipe(summary.recipe);
+  setRecipe(summary.recipe, { run: id });
 }
 
 function look(view: RunView): void {
@@ -92,10 +92,10 @@ export function leaveRun(): void {
 }
 
 /** Keeps a new run of the recipe in the forms and starts it. */
-export async function startRun(input: RecipeInput = recipe.draft, files = recipe.files): Promise<void> {
+export async function startRun(input: RecipeInput = recipe.draft): Promise<void> {
   problem = undefined;
   try {
-    const summary = await job().create(input, files);
+    const summary = await job().create(input, recipe.files, recipe.like);
     list = [summary, ...list];
     look(emptyView(summary));
     void persistQuietly();
