@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { noise } from '../engine/testing.ts';
 import { MemorySource, readAll } from '../formats/byte-source.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { DiskFull } from '../store/faults.ts';
@@ -156,6 +157,28 @@ describe('a run', () => {
     );
     expect((await run.facts()).history.map(({ what }) => what)).toEqual(['started', 'fault', 'fault', 'fault', 'done']);
     await expectSame(run);
+  }, 1_200_000);
+
+  it('ends in the same bits after twenty losses at random moments', async () => {
+    const long: RecipeInput = { ...recipe, training: { ...recipe.training, max_steps: 22, save_steps: 1 } };
+    const calm = await testRun(host, long, local);
+    await calm.sit();
+    const seed = Date.now() % 1_000_000;
+    const run = await testRun(host, long, local);
+    const lostIn = new Set<number>();
+    const events = await run.sit((event) => {
+      if (event.kind !== 'checkpoint' || event.step > 20 || lostIn.has(event.step)) return;
+      lostIn.add(event.step);
+      // anywhere in the step that follows, in its submits or while its results come home
+      const [device, after] = [host.devices.at(-1)!, noise(1, seed + event.step)[0]! * 40 + 40];
+      setTimeout(() => device.destroy(), after);
+    });
+    expect(events.at(-1)!.kind, `seed ${seed}`).toBe('done');
+    expect(lostIn.size).toBe(20);
+    const faults = (await run.facts()).history.filter(({ what }) => what === 'fault');
+    expect(faults.length, `seed ${seed}`).toBeGreaterThanOrEqual(15);
+    expect(await adapterOf(run), `seed ${seed}`).toBe(await adapterOf(calm));
+    expect(await linesOf(run)).toEqual(await linesOf(calm));
   }, 1_200_000);
 
   it('gives up on a device that is lost again and again without a step in between', async () => {
