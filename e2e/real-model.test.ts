@@ -9,9 +9,8 @@ import path from 'node:path';
 import { env, pipeline, type Message, type Tensor } from '@huggingface/transformers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { realModel } from '../scripts/real-models.mjs';
-import { nodeFile } from '../src/cli/node-files.ts';
-import { openSafetensors, writeSafetensors } from '../src/formats/safetensors.ts';
 import type { MetricsLine, Report } from '../src/job/protocol.ts';
+import { expectGreedy } from './greedy.ts';
 import { startCommand, temporaryFolder } from './harness.ts';
 
 const questions = '../shared/data/gsm8k/train.jsonl';
@@ -98,26 +97,6 @@ describe.skipIf(model === undefined)('SmolLM2-135M on GSM8K (skipped without the
     expect((answer!.generated_text as Message[]).at(-1)!.content).toBe(text);
     await write.dispose();
 
-    const inputs = path.join(folder, 'inputs.safetensors');
-    const int64 = (name: string, values: number[]) =>
-      ({ name, dtype: 'I64', shape: [1, ids.length], data: BigInt64Array.from(values, BigInt) }) as const;
-    const tensors = [
-      int64('input_ids', ids),
-      int64(
-        'attention_mask',
-        ids.map(() => 1),
-      ),
-    ];
-    await writeFile(inputs, writeSafetensors(tensors));
-    const logits = path.join(folder, 'logits.safetensors');
-    const forward = await startCommand(['forward', path.join(out, 'model'), '--inputs', inputs, '--out', logits]).ended;
-    expect(forward.code, forward.stderr).toBe(0);
-    const whole = await (await openSafetensors(await nodeFile(logits))).readF32('logits');
-    const vocabulary = whole.length / ids.length;
-    const largest = ids.map((_, t) => {
-      const place = whole.subarray(t * vocabulary, (t + 1) * vocabulary);
-      return place.indexOf(place.reduce((a, b) => Math.max(a, b)));
-    });
-    expect(largest.slice(prompt.length - 1, -1)).toEqual(ids.slice(prompt.length));
+    await expectGreedy(path.join(out, 'model'), ids, prompt.length);
   }
 });
