@@ -3,4 +3,4 @@ export function soak(options: {
   recipe?: string;
   kills: number;
   seed: number;
-}): Promise<{ files: string[]; differing: string[]; kills: number }>;
+}): Promise<{ files: string[]; differing: string[] }>;
