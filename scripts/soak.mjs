@@ -2,6 +2,7 @@
  * `node scripts/soak.mjs [--kills N] [--seed S] [RECIPE.json]`: a run is killed with -9 at N random moments (the command line,
  * the browser, or both) and resumed each time, over as many runs as that takes; what each leaves must be, bit for bit, what an
  * undisturbed run leaves.
+ * `--minutes M` instead: a run that trains so long, watched for memory and rate (soak-memory.mjs).
  * Linux only: it finds the browser's processes in /proc. `npm test` does it with five kills (e2e/soak.test.ts).
  */
 import { spawn } from 'node:child_process';
@@ -12,6 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { root, say } from './house.mjs';
+import { browsersOf } from './processes.mjs';
 
 /**
  * @param {{ recipe?: string, kills: number, seed: number }} options without a recipe the bundled one
@@ -92,20 +94,6 @@ function tryKill(pid) {
   }
 }
 
-function browsersOf(profile) {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && commandLine(name).includes(`--user-data-dir=${profile}`))
-    .map(Number);
-}
-
-function commandLine(pid) {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
 /** Every file that a run leaves, by hash: of the log what does not depend on the clock, of the reports nothing. */
 function leavings(out) {
   const found = {};
@@ -124,14 +112,23 @@ const withoutClock = (lines) => lines.replace(/,?"tokens_per_second":[^,}]+/g, '
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values, positionals } = parseArgs({
-    options: { kills: { type: 'string', default: '20' }, seed: { type: 'string', default: String(Date.now() % 1e6) } },
+    options: {
+      kills: { type: 'string', default: '20' },
+      seed: { type: 'string', default: String(Date.now() % 1e6) },
+      minutes: { type: 'string' },
+    },
     allowPositionals: true,
   });
-  const result = await soak({ recipe: positionals[0], kills: Number(values.kills), seed: Number(values.seed) });
-  process.stdout.write(
-    result.differing.length > 0
-      ? `these differ after ${values.kills} kills: ${result.differing.join(', ')}\n`
-      : `${result.files.length} files equal, bit for bit, after ${values.kills} kills\n`,
-  );
-  process.exitCode = result.differing.length > 0 ? 1 : 0;
+  if (values.minutes) {
+    const { watchMemory } = await import('./soak-memory.mjs');
+    process.exitCode = (await watchMemory(Number(values.minutes))) ? 0 : 1;
+  } else {
+    const result = await soak({ recipe: positionals[0], kills: Number(values.kills), seed: Number(values.seed) });
+    process.stdout.write(
+      result.differing.length > 0
+        ? `these differ after ${values.kills} kills: ${result.differing.join(', ')}\n`
+        : `${result.files.length} files equal, bit for bit, after ${values.kills} kills\n`,
+    );
+    process.exitCode = result.differing.length > 0 ? 1 : 0;
+  }
 }
