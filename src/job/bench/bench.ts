@@ -23,16 +23,12 @@ const RUN: Readonly<Record<Suite, (bench: Bench) => Promise<void>>> = {
   startup: startupSuite,
 };
 
-/**
- * @param onResult hears each line as it is measured
- * @param onSuite hears each suite as it begins
- */
+/** @param onResult hears each line as it is measured */
 export async function runBench(
   gpu: GPU,
   suites: readonly Suite[],
   model: () => Promise<FileSource>,
   onResult?: (result: BenchResult) => void,
-  onSuite?: (suite: Suite) => void,
 ): Promise<BenchReport> {
   const device = await Device.create(gpu);
   try {
@@ -43,10 +39,7 @@ export async function runBench(
       results.push(result);
       onResult?.(result);
     };
-    for (const suite of suites) {
-      onSuite?.(suite);
-      await RUN[suite]({ device, gpu, ...bounds, summary, model, add });
-    }
+    for (const suite of suites) await RUN[suite]({ device, gpu, ...bounds, summary, model, add });
     const { vendor, architecture, description, device: name, software } = device.adapter;
     const adapter = { name: description || name || architecture, vendor, architecture, software };
     return { adapter, ...bounds, results, summary };

@@ -42,11 +42,10 @@ export const SMOLLM2: DecoderOptions = {
 
 export async function randomWeights(
   device: Device,
-  options: DecoderOptions,
   place?: (name: string, shape: readonly (number | string)[]) => DeviceTensor | undefined,
 ): Promise<Map<string, DeviceTensor>> {
   const tensors = new Map<string, DeviceTensor>();
-  for (const [name, shape] of baseParameters(options)) {
+  for (const [name, shape] of baseParameters(SMOLLM2)) {
     if (place?.(name, shape)) continue;
     const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
     tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data)));
