@@ -8,6 +8,8 @@ import { closeBrowser, launchWithGpu } from './browser.ts';
 import { Failure, type House } from './command.ts';
 import { serve } from './server.ts';
 
+const POLL_MS = 2000;
+
 export async function benchInBrowser(
   house: House,
   suites: readonly Suite[],
@@ -29,11 +31,21 @@ export async function benchInBrowser(
     await page.getByRole('main').getByRole('button').first().click();
     const report = page.locator('[data-report]');
     const alert = page.getByRole('main').getByRole('alert');
-    await report.or(alert).first().waitFor({ state: 'attached', timeout: 0 });
+    const heard = page.locator('[data-results]');
+    let told = 0;
+    // the page shows a figure as it is measured; so does the command line, as some are minutes apart
+    for (;;) {
+      const done = (await report.or(alert).count()) > 0;
+      if ((await heard.count()) > 0) {
+        const results = JSON.parse((await heard.getAttribute('data-results'))!) as BenchResult[];
+        results.slice(told).forEach(onResult);
+        told = results.length;
+      }
+      if (done) break;
+      await page.waitForTimeout(POLL_MS);
+    }
     if ((await alert.count()) > 0) throw new Failure(await alert.first().innerText());
-    const read = JSON.parse((await report.getAttribute('data-report'))!) as BenchReport;
-    read.results.forEach(onResult);
-    return read;
+    return JSON.parse((await report.getAttribute('data-report'))!) as BenchReport;
   } finally {
     await closeBrowser(context, profile);
     await server.close();

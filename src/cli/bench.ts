@@ -33,7 +33,7 @@ async function run(names: string[], values: Values, house: House): Promise<numbe
   const report =
     on === 'browser'
       ? await benchInBrowser(house, suites, tell)
-      : await runBench(await nodeGpu(), suites, () => Promise.resolve(nodeFolder(folder)), tell);
+      : await runBench(await nodeGpu(), suites, () => Promise.resolve(nodeFolder(folder)), tell, say);
   const whole = `${JSON.stringify(report, undefined, 2)}\n`;
   if (json !== undefined) await writeFileWhole(path.resolve(json), [new TextEncoder().encode(whole)]);
   process.stdout.write(table(report));

@@ -23,15 +23,20 @@ const RUN: Readonly<Record<Suite, (bench: Bench) => Promise<void>>> = {
   startup: startupSuite,
 };
 
-/** @param onResult hears each line as it is measured */
+/**
+ * @param onResult hears each line as it is measured
+ * @param tell hears what goes on where figures are long in coming
+ */
 export async function runBench(
   gpu: GPU,
   suites: readonly Suite[],
   model: () => Promise<FileSource>,
   onResult?: (result: BenchResult) => void,
+  tell: (words: string) => void = () => undefined,
 ): Promise<BenchReport> {
   const device = await Device.create(gpu);
   try {
+    tell("the device's own bounds");
     const bounds = await measureBounds(device);
     const results: BenchResult[] = [];
     const summary: BenchSummary = {};
@@ -39,7 +44,10 @@ export async function runBench(
       results.push(result);
       onResult?.(result);
     };
-    for (const suite of suites) await RUN[suite]({ device, gpu, ...bounds, summary, model, add });
+    for (const suite of suites) {
+      tell(`suite ${suite}`);
+      await RUN[suite]({ device, gpu, ...bounds, summary, model, add, tell });
+    }
     const { vendor, architecture, description, device: name, software } = device.adapter;
     const adapter = { name: description || name || architecture, vendor, architecture, software };
     return { adapter, ...bounds, results, summary };

@@ -40,12 +40,19 @@ export const SMOLLM2: DecoderOptions = {
   mlp_bias: false,
 };
 
+/**
+ * A sixth of SmolLM2-135M for devices without a GPU: layers of the same shape, and as few words as keep the head's share of
+ * the work, so that ratios stay what they are for the whole.
+ */
+export const SMOLLM2_SIXTH: DecoderOptions = { ...SMOLLM2, num_hidden_layers: 5, vocab_size: 8192 };
+
 export async function randomWeights(
   device: Device,
+  options: DecoderOptions,
   place?: (name: string, shape: readonly (number | string)[]) => DeviceTensor | undefined,
 ): Promise<Map<string, DeviceTensor>> {
   const tensors = new Map<string, DeviceTensor>();
-  for (const [name, shape] of baseParameters(SMOLLM2)) {
+  for (const [name, shape] of baseParameters(options)) {
     if (place?.(name, shape)) continue;
     const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
     tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data)));

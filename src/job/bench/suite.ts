@@ -13,4 +13,6 @@ export interface Bench {
   /** The model of suite `cache`, a folder. */
   readonly model: () => Promise<FileSource>;
   add(result: BenchResult): void;
+  /** Says what goes on where figures are long in coming. */
+  tell(words: string): void;
 }

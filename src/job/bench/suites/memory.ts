@@ -22,7 +22,7 @@ export async function memorySuite({ device, stream_gbps, summary, add }: Bench):
   add({ suite: 'memory', name: 'copy of a buffer', ms: copy, gbps: COPIED / copy / 1e6, bytes: COPIED });
   add({ suite: 'memory', name: 'a shader that only reads', gbps: stream_gbps });
 
-  const tensors = await randomWeights(device);
+  const tensors = await randomWeights(device, SMOLLM2);
   const generator = await Generator.create(device, SMOLLM2, tensors, { batch: 1, prompt: 16, capacity: 64 });
   const times: number[] = [];
   await generator.generate([Array.from({ length: 16 }, (_, i) => i)], {
