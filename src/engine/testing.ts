@@ -54,6 +54,8 @@ export interface OpCase {
   readonly gradientOf?: readonly number[];
   /** false: the kernels of a device without subgroup functions, whatever this one has. */
   readonly subgroups?: boolean;
+  /** The kernels of a device that binds no more bytes than this, and no window may pass it. */
+  readonly maxBinding?: number;
   /** Outputs that take part in the gradient check; all f32 by default. */
   readonly through?: readonly number[];
 }
@@ -83,8 +85,19 @@ export async function checkKernel(test: OpCase): Promise<void> {
   const tensors = new Map<string, DeviceTensor>();
   for (const i of test.states ?? []) tensors.set(`in${i}`, device.tensor(values[i]!.type, test.inputs[i]!.data));
   const arena = new Arena(device);
-  const limits = test.subgroups === false ? { ...device.limits, subgroupSize: undefined } : device.limits;
-  const program = await Program.create(device, plan(graph, limits), tensors, arena);
+  const { maxBinding = device.limits.maxStorageBufferBindingSize } = test;
+  const limits = {
+    ...device.limits,
+    maxStorageBufferBindingSize: maxBinding,
+    subgroupSize: test.subgroups === false ? undefined : device.limits.subgroupSize,
+  };
+  const planned = plan(graph, limits);
+  for (const { dispatch } of planned.dispatches)
+    for (const { operand, length, offset = 0, name } of dispatch.bindings)
+      expect(4 * (length ?? operand.size - offset), `${dispatch.label}: bytes of ${name}`).toBeLessThanOrEqual(
+        maxBinding,
+      );
+  const program = await Program.create(device, planned, tensors, arena);
   const inputs: Record<string, HostArray> = {};
   test.inputs.forEach((input, i) => (inputs[`in${i}`] = input.data));
   const got = await program.run(inputs);
