@@ -47,7 +47,13 @@ export async function expected(
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
-  const plan = planTraining(device.limits, student.step, objective, shapesOf(data, recipe).train);
+  const plan = planTraining(
+    device.limits,
+    student.step,
+    objective,
+    shapesOf(data, recipe).train,
+    recipe.training.optim,
+  );
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';

@@ -282,7 +282,7 @@ export const training = v.strictObject({
     }),
     0,
   ),
-  optim: v.optional(oneOf('The optimiser.', ['adamw_torch', 'adamw_torch_fused']), 'adamw_torch'),
+  optim: v.optional(oneOf('The optimiser.', ['adamw_torch', 'adamw_torch_fused', 'sgd', 'lion_32bit']), 'adamw_torch'),
   fp16: v.optional(flag('Hold activations in 16 bits, with dynamic loss scaling.'), false),
   logging_strategy: v.optional(oneOf('When a line of figures is logged.', ['no', 'steps', 'epoch']), 'steps'),
   logging_steps: v.optional(stepCount('Steps between two log lines.'), 10),

@@ -5,6 +5,7 @@
  */
 import { bytesOf, sizeOf, type Shape } from '../engine/graph/types.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
+import type { Moment } from './optimizers.ts';
 
 export interface Trainable {
   readonly name: string;
@@ -19,8 +20,8 @@ export interface Shard {
   readonly size: number;
   readonly parameter: DeviceTensor;
   readonly gradient: DeviceTensor;
-  readonly m: DeviceTensor;
-  readonly v: DeviceTensor;
+  /** What the optimiser keeps. */
+  readonly moments: ReadonlyMap<Moment, DeviceTensor>;
 }
 
 /** Tensors start at multiples of 256 bytes, which is where a binding may start. */
@@ -35,10 +36,12 @@ export class FlatParameters {
   private constructor(
     private readonly device: Device,
     readonly trainables: readonly Trainable[],
+    moments: readonly Moment[],
   ) {
     this.shards = layOut(trainables, device.limits.maxStorageBufferBindingSize / 4).map(({ decay, size, entries }) => {
       const make = (): DeviceTensor => device.tensor({ shape: [size], dtype: 'f32' });
-      const shard: Shard = { decay, size, parameter: make(), gradient: make(), m: make(), v: make() };
+      const kept = new Map(moments.map((moment) => [moment, make()]));
+      const shard: Shard = { decay, size, parameter: make(), gradient: make(), moments: kept };
       for (const { trainable, offset } of entries) {
         const type = { shape: trainable.shape, dtype: 'f32' as const };
         this.parameters.set(trainable.name, { type, buffer: shard.parameter.buffer, offset: 4 * offset });
@@ -48,8 +51,12 @@ export class FlatParameters {
     });
   }
 
-  static async create(device: Device, trainables: readonly Trainable[]): Promise<FlatParameters> {
-    return device.guarded(() => new FlatParameters(device, trainables));
+  static async create(
+    device: Device,
+    trainables: readonly Trainable[],
+    moments: readonly Moment[],
+  ): Promise<FlatParameters> {
+    return device.guarded(() => new FlatParameters(device, trainables, moments));
   }
 
   /** Numbers that are trained. */
@@ -58,8 +65,8 @@ export class FlatParameters {
   }
 
   free(): void {
-    for (const { parameter, gradient, m, v } of this.shards) {
-      for (const tensor of [parameter, gradient, m, v]) this.device.free(tensor.buffer);
+    for (const { parameter, gradient, moments } of this.shards) {
+      for (const tensor of [parameter, gradient, ...moments.values()]) this.device.free(tensor.buffer);
     }
   }
 }

@@ -2,15 +2,16 @@
  * The graphs of training, each for one batch shape [B, T]:
  *   training step   forward, objective, backward, gradients folded into their accumulators
  *   evaluation      forward and objective
- *   update          global norm, clipping, AdamW (one graph for all shapes)
+ *   update          global norm, clipping, the optimiser (one graph for all shapes)
  */
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
-import { accumulate, adamw, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
+import { accumulate, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
 import { decoder, headName, trainsHead, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
 import type { LoraSettings } from '../models/lora.ts';
+import { update, type Optim } from './optimizers.ts';
 import { decays, type Shard, type Trainable } from './flat-parameters.ts';
 
 /** DESIGN §5: (1 − alpha) · CE + alpha · T² · D(teacher, student). */
@@ -86,18 +87,13 @@ export function evaluationStep(model: StepModel, objective: Objective, shape: Ba
  * Input: hyper f32 [8] = learning rate, beta1, beta2, epsilon, weight decay, 1 − beta1^t, 1 − beta2^t, max_grad_norm.
  * Output: norm_squared f32 [1], before clipping.
  */
-export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay'>[]): Graph {
+export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay'>[], optim: Optim): Graph {
   const graph = new Graph();
   const hyper = graph.input('hyper', [8]);
   const gradient = shards.map(({ size }, i) => graph.state(`gradient.${i}`, [size]));
   const norm = gradient.map((value) => sumSquares(value)).reduce((a, b) => add(a, b));
   shards.forEach(({ size, decay }, i) => {
-    const [parameter, m, v] = ['parameter', 'm', 'v'].map((name) => graph.state(`${name}.${i}`, [size])) as [
-      Value,
-      Value,
-      Value,
-    ];
-    adamw(parameter, m, v, gradient[i]!, hyper, norm, { decay });
+    update(optim, (name) => graph.state(`${name}.${i}`, [size]), gradient[i]!, hyper, norm, { decay });
   });
   graph.output('norm_squared', norm);
   return graph;

@@ -7,6 +7,7 @@ import { openSafetensors } from '../formats/safetensors.ts';
 import { openModel } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import type { MicroBatch } from './batch.ts';
+import type { Optim } from './optimizers.ts';
 import { Trainer, type StepResult, type TrainerSetup } from './trainer.ts';
 
 const folder = '../shared/reference/llama';
@@ -17,7 +18,7 @@ describe.skipIf(!existsSync(folder))(
     const hyper = (): { warmup_steps: number; total_steps: number; learning_rate: number; weight_decay: number } =>
       JSON.parse(readFileSync(`${folder}/trajectory.json`, 'utf8')).hyperparameters;
 
-    async function setUp(): Promise<{ trainer: Trainer; batches: MicroBatch[] }> {
+    async function setUp(optim?: Optim): Promise<{ trainer: Trainer; batches: MicroBatch[] }> {
       const device = await testDevice();
       const model = await openModel(nodeFolder(folder));
       const adapter = await readAdapter(nodeFolder(`${folder}/lora`));
@@ -46,7 +47,7 @@ describe.skipIf(!existsSync(folder))(
           trainable: () => false,
         },
         objective: { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor: 0 },
-        optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay, max_grad_norm: 1 },
+        optimizer: { optim, adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay, max_grad_norm: 1 },
         schedule: { lr_scheduler_type: 'linear', learning_rate, warmup_steps, total_steps },
         seed: 1,
         trainShapes: [{ rows, length }],
@@ -87,20 +88,24 @@ describe.skipIf(!existsSync(folder))(
       },
     );
 
-    it('goes on from a checkpoint with the same bits', { timeout: 300_000 }, async () => {
-      const { trainer, batches } = await setUp();
-      for (let s = 0; s < 3; s++) await step(trainer, batches, s);
-      const kept = await trainer.state();
-      for (let s = 3; s < 6; s++) await step(trainer, batches, s);
-      const undisturbed = await trainer.trained();
-      trainer.free();
+    it.each(['adamw_torch', 'sgd', 'lion_32bit'] as const)(
+      'goes on from a checkpoint with the same bits: %s',
+      { timeout: 300_000 },
+      async (optim) => {
+        const { trainer, batches } = await setUp(optim);
+        for (let s = 0; s < 3; s++) await step(trainer, batches, s);
+        const kept = await trainer.state();
+        for (let s = 3; s < 6; s++) await step(trainer, batches, s);
+        const undisturbed = await trainer.trained();
+        trainer.free();
 
-      const second = (await setUp()).trainer;
-      second.restore(kept);
-      for (let s = second.step; s < 6; s++) await step(second, batches, s);
-      const resumed = await second.trained();
-      second.free();
-      for (const [name, data] of undisturbed) expect(resumed.get(name), name).toEqual(data);
-    });
+        const second = (await setUp(optim)).trainer;
+        second.restore(kept);
+        for (let s = second.step; s < 6; s++) await step(second, batches, s);
+        const resumed = await second.trained();
+        second.free();
+        for (const [name, data] of undisturbed) expect(resumed.get(name), name).toEqual(data);
+      },
+    );
   },
 );

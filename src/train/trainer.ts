@@ -12,6 +12,7 @@ import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program, type HostArray, type ProfileLine } from '../engine/run/program.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
+import { momentsOf, type Optim } from './optimizers.ts';
 import { learningRate, type Schedule } from './schedule.ts';
 import {
   evaluationStep,
@@ -24,6 +25,8 @@ import {
 } from './step-graphs.ts';
 
 export interface OptimizerSettings {
+  /** Default: adamw_torch. */
+  readonly optim?: Optim;
   readonly adam_beta1: number;
   readonly adam_beta2: number;
   readonly adam_epsilon: number;
@@ -90,6 +93,7 @@ export function planTraining(
   model: StepModel,
   objective: Objective,
   shapes: readonly BatchShape[],
+  optim: Optim = 'adamw_torch',
 ): TrainPlan {
   let trainables: readonly Trainable[] = [];
   const plans = shapes.map((shape) => {
@@ -103,7 +107,7 @@ export function planTraining(
   );
   const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...plans.map((one) => pick(one.plan)));
   const weights_bytes = largest((one) => one.memory.parameters);
-  const optimizer_bytes = 3 * trained;
+  const optimizer_bytes = (1 + momentsOf(optim).length) * trained; // the gradient and the moments
   const activations_bytes =
     largest((one) => one.memory.arena) +
     plans.reduce((sum, one) => sum + one.plan.memory.inputs + one.plan.memory.outputs, 0);
@@ -145,13 +149,15 @@ export class Trainer {
     onProgress?: (done: number, of: number) => void,
   ): Promise<Trainer> {
     const { device, model, objective } = setup;
-    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes);
-    const flat = await FlatParameters.create(device, trainPlan.trainables);
+    const { optim = 'adamw_torch' } = setup.optimizer;
+    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, optim);
+    const flat = await FlatParameters.create(device, trainPlan.trainables, momentsOf(optim));
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);
     for (const [name, tensor] of flat.gradients) tensors.set(`gradient.${name}`, tensor);
     flat.shards.forEach((shard, i) => {
-      for (const part of ['parameter', 'gradient', 'm', 'v'] as const) tensors.set(`${part}.${i}`, shard[part]);
+      for (const part of ['parameter', 'gradient'] as const) tensors.set(`${part}.${i}`, shard[part]);
+      for (const [moment, tensor] of shard.moments) tensors.set(`${moment}.${i}`, tensor);
     });
 
     const trainer = new Trainer(setup, flat, trainPlan, tensors);
@@ -159,7 +165,7 @@ export class Trainer {
       shape,
       plan: plan(evaluationStep(model, objective, shape), device.limits),
     }));
-    const updatePlan = plan(updateStep(flat.shards), device.limits);
+    const updatePlan = plan(updateStep(flat.shards, optim), device.limits);
     for (const one of [...trainPlan.plans, ...evalPlans, { plan: updatePlan }]) trainer.arena.reserve(one.plan.arenas);
     const compile = (one: Plan): Promise<Program> => Program.create(device, one, tensors, trainer.arena, onProgress);
     for (const { shape, plan } of trainPlan.plans) trainer.training.set(keyOf(shape), await compile(plan));
@@ -225,8 +231,8 @@ export class Trainer {
   async state(): Promise<TrainerState> {
     const tensors: { name: string; data: Float32Array }[] = [];
     for (const [i, shard] of this.flat.shards.entries()) {
-      for (const part of ['parameter', 'm', 'v'] as const) {
-        tensors.push({ name: `${part}.${i}`, data: await this.setup.device.readF32(shard[part]) });
+      for (const [part, tensor] of [['parameter', shard.parameter] as const, ...shard.moments]) {
+        tensors.push({ name: `${part}.${i}`, data: await this.setup.device.readF32(tensor) });
       }
     }
     return { step: this.step, tensors };

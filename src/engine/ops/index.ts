@@ -1,6 +1,8 @@
 /** Every op's builder: what models and training are written with. */
 export { accumulate } from './accumulate/accumulate.ts';
 export { adamw } from './adamw/adamw.ts';
+export { lion } from './lion/lion.ts';
+export { sgd } from './sgd/sgd.ts';
 export { add } from './add/add.ts';
 export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
