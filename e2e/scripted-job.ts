@@ -382,6 +382,7 @@ const api: JobApi = {
         { token: ' carry', teacher: 0.01, student: 0.02 },
       ],
     })),
+  hub: async (settings) => settings ?? { huggingface: 'https://huggingface.co', modelscope: 'https://modelscope.cn' },
   headless: async () => Promise.reject(new Error('nobody drives this page')),
   async bench(_suites, onResult) {
     const results = [

@@ -34,6 +34,7 @@ function open(): JobApi {
     stopChat: () => remote.stopChat(),
     nextToken: (id, text, top) => remote.nextToken(id, text, top),
     openAnswer: (id, messages, answer) => remote.openAnswer(id, messages, answer),
+    hub: (settings) => remote.hub(settings),
     headless: (token) => remote.headless(token),
     bench: (suites, onResult) => remote.bench(suites, proxy(onResult)),
   };

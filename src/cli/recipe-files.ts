@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { InputError } from '../formats/input-error.ts';
+import { hubName } from '../job/hub.ts';
 import type { Recipe } from '../recipe/schema.ts';
 
 /** Everything in a recipe that names a model, an adapter, a cache or rows, with its place. */
@@ -22,8 +23,7 @@ function sources(recipe: Recipe): { place: string; value: string | null }[] {
 
 const isElsewhere = (value: string): boolean => /^(bundled:|https?:\/\/)/.test(value);
 const isHubName = (value: string): boolean =>
-  /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(value) &&
-  !/\.(jsonl?|csv|tsv|txt|parquet|gguf|safetensors|onnx|cache)$/.test(value);
+  hubName(value) !== undefined && !/\.(jsonl?|csv|tsv|txt|parquet|gguf|safetensors|onnx|cache)$/.test(value);
 
 /**
  * The values of a recipe that are paths (relative to its folder), each of which is there.
@@ -35,7 +35,7 @@ export function localFiles(recipe: Recipe, file: string, folder: string): string
     if (value === null || isElsewhere(value)) continue;
     if (existsSync(path.resolve(folder, value))) local.add(value);
     else if (!isHubName(value)) {
-      const allowed = 'a path relative to the recipe, a hub name, bundled:NAME, or a URL';
+      const allowed = 'a path relative to the recipe, a hub name (hub: or modelscope:), bundled:NAME, or a URL';
       throw new InputError(file, place, `there is no ${path.resolve(folder, value)}`, allowed);
     }
   }

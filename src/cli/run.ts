@@ -9,6 +9,7 @@ import { mkdir, readFile, readdir, rename, rm, rmdir, writeFile } from 'node:fs/
 import path from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
 import { InputError } from '../formats/input-error.ts';
+import type { HubSettings } from '../job/hub.ts';
 import type { BridgeEvent } from '../job/bridge.ts';
 import { parseRecipeText } from '../recipe/parse.ts';
 import { bridgeServer, type BridgeServer } from './bridge-server.ts';
@@ -66,7 +67,7 @@ async function run([recipeArgument]: string[], values: Values, house: House): Pr
   const ending = new Ending();
   const bridge = bridgeServer({
     token,
-    start: { recipe, recipeFile: named, resume, local },
+    start: { recipe, recipeFile: named, resume, local, hub: hubOf(process.env) },
     recipeFolder,
     outFolder: out,
     onEvent(event) {
@@ -95,6 +96,16 @@ async function run([recipeArgument]: string[], values: Values, house: House): Pr
     await server.close();
   }
   return settle(outcome, { out, isNewFolder, resume, bridge, progress, server, named, text });
+}
+
+/** As Hugging Face's and ModelScope's own tools read the environment. */
+function hubOf({ HF_ENDPOINT, HF_TOKEN, MODELSCOPE_ENDPOINT }: NodeJS.ProcessEnv): Partial<HubSettings> {
+  const address = (value: string): string => value.replace(/\/+$/, '');
+  return {
+    ...(HF_ENDPOINT && { huggingface: address(HF_ENDPOINT) }),
+    ...(MODELSCOPE_ENDPOINT && { modelscope: address(MODELSCOPE_ENDPOINT) }),
+    ...(HF_TOKEN && { token: HF_TOKEN }),
+  };
 }
 
 type Outcome =

@@ -7,6 +7,8 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes. */
   readonly size: number;
+  /** Of the whole file, in hexadecimal, where whoever gives it states one. */
+  readonly sha256?: string;
   /** Bytes [start, end); rejects when they are not all there. */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
 }

@@ -7,6 +7,8 @@ import { InputError } from './input-error.ts';
 
 export interface UrlOptions {
   signal?: AbortSignal;
+  /** Sent with every request. */
+  headers?: Readonly<Record<string, string>>;
   /** Bytes that came in, as they come. */
   onBytes?: (bytes: number) => void;
   /** Pauses between attempts; tests pass shorter ones. */
@@ -26,7 +28,10 @@ export async function openUrl(
   name: string = url,
 ): Promise<ByteSource | undefined> {
   const first = await attempt(name, options, async () => {
-    const response = await fetch(url, { headers: { Range: `bytes=0-${firstRange - 1}` }, signal: options.signal });
+    const response = await fetch(url, {
+      headers: { ...options.headers, Range: `bytes=0-${firstRange - 1}` },
+      signal: options.signal,
+    });
     if (response.status === 404 || response.status === 410) return undefined;
     if (response.status === 416) return { total: 0, bytes: new Uint8Array(0) }; // an empty file has no byte 0
     check(response, name);
@@ -73,25 +78,13 @@ export function urlFolder(url: string, options: UrlOptions = {}, name: string = 
   };
 }
 
-/** A model repository on the hub, `owner/name` at a revision (a branch, tag or commit). */
-export function hubFolder(repository: string, revision = 'main', options: UrlOptions = {}): FileSource {
-  const files = urlFolder(
-    `https://huggingface.co/${repository}/resolve/${encodeURIComponent(revision)}/`,
-    options,
-    repository,
-  );
-  return {
-    ...files,
-    async list() {
-      const url = `https://huggingface.co/api/models/${repository}/revision/${encodeURIComponent(revision)}`;
-      const answer = await attempt(repository, options, async () => {
-        const response = await fetch(url, { signal: options.signal });
-        check(response, repository);
-        return (await response.json()) as { siblings?: { rfilename: string }[] };
-      });
-      return (answer.siblings ?? []).map((file) => file.rfilename).sort();
-    },
-  };
+/** What a server answers as JSON, in up to three attempts. */
+export function fetchJson(url: string, options: UrlOptions = {}, name: string = url): Promise<unknown> {
+  return attempt(name, options, async () => {
+    const response = await fetch(url, { headers: options.headers, signal: options.signal });
+    check(response, name);
+    return response.json();
+  });
 }
 
 async function readRange(
@@ -103,7 +96,10 @@ async function readRange(
   options: UrlOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
   return attempt(name, options, async () => {
-    const response = await fetch(url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal: options.signal });
+    const response = await fetch(url, {
+      headers: { ...options.headers, Range: `bytes=${start}-${end - 1}` },
+      signal: options.signal,
+    });
     check(response, name);
     const total = rangeTotal(response);
     if (response.status !== 206 || (total !== undefined && total !== size)) {
@@ -123,7 +119,7 @@ async function readRange(
 
 async function headSize(url: string, name: string, options: UrlOptions): Promise<number> {
   return attempt(name, options, async () => {
-    const response = await fetch(url, { method: 'HEAD', signal: options.signal });
+    const response = await fetch(url, { method: 'HEAD', headers: options.headers, signal: options.signal });
     check(response, name);
     const length = Number(response.headers.get('content-length') ?? NaN);
     if (Number.isSafeInteger(length)) return length;
@@ -152,7 +148,11 @@ function check(response: Response, name: string): void {
     const seconds = Number(response.headers.get('retry-after') ?? NaN);
     throw new TryAgain(answer, Number.isFinite(seconds) ? Math.min(seconds, 30) * 1000 : undefined);
   }
-  throw new InputError(name, '', answer, 'a file that the server gives to anyone');
+  const allowed =
+    response.status === 401 || response.status === 403
+      ? 'a public file, or an access token of someone who may read it'
+      : 'a file that the server gives to anyone';
+  throw new InputError(name, '', answer, allowed);
 }
 
 /** The body, counted as it comes. */

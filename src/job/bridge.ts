@@ -5,6 +5,7 @@
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import { openUrl, urlFolder } from '../formats/url-source.ts';
 import type { Recipe } from '../recipe/schema.ts';
+import type { HubSettings } from './hub.ts';
 import type { JobEvent } from './protocol.ts';
 
 /** What the command line starts a page with. */
@@ -15,6 +16,8 @@ export interface BridgeStart {
   readonly recipeFile: string;
   /** Whether to go on with the run that this browser profile keeps. */
   readonly resume: boolean;
+  /** Where names of models lead, as the command line's environment says. */
+  readonly hub?: Partial<HubSettings>;
   /** The values of the recipe that are files or folders of the command line's machine; all else is the hub's, a URL's or bundled. */
   readonly local: readonly string[];
 }

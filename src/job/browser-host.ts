@@ -6,23 +6,31 @@ import { busyOwners, withRunLock } from '../store/locks.ts';
 import { throughStore } from '../store/models.ts';
 import { runFolder, runKeep, runOwner } from '../store/run-keep.ts';
 import { Runs } from '../store/runs.ts';
-import { getSetting } from '../store/settings.ts';
+import { getSetting, putSetting } from '../store/settings.ts';
 import { listKept } from '../store/space.ts';
 import type { Store } from '../store/store.ts';
 import type { Host, Shelf } from './host.ts';
+import { HUBS, MIRRORS, type HubSettings } from './hub.ts';
 import type { JobEvent } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
 
 /** @param pageAddress the folder that the page lies in, with a slash at its end */
 export async function browserHost(store: Store, pageAddress: string): Promise<Host> {
-  const hub = await getSetting(store, 'hub');
+  const mirrors = (await getSetting(store, MIRRORS)) as Partial<HubSettings> | undefined;
+  let hub: HubSettings = { ...HUBS, ...mirrors };
   return {
     version,
     user_agent: navigator.userAgent,
     gpu: navigator.gpu,
     bundled: new URL('bundled/', pageAddress).href,
-    // A mirror of the hub, where someone has set one.
-    hub: typeof hub === 'string' && /^https?:\/\//.test(hub) ? hub.replace(/\/+$/, '') : 'https://huggingface.co',
+    get hub() {
+      return hub;
+    },
+    async useHub(settings) {
+      hub = settings;
+      const { huggingface, modelscope } = settings;
+      await putSetting(store, MIRRORS, { huggingface, modelscope });
+    },
     shelf: shelfOf(store),
     async ort() {
       const ort = await import('onnxruntime-web/wasm');

@@ -5,6 +5,7 @@
 import type { OrtModule } from '../export/verify/session.ts';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import type { Keep } from '../formats/keep.ts';
+import type { HubSettings } from './hub.ts';
 import type { RunFacts } from './run-facts.ts';
 import type { JobEvent } from './protocol.ts';
 
@@ -15,8 +16,10 @@ export interface Host {
   readonly gpu: GPU | undefined;
   /** Where `bundled:NAME` lies, with a slash at its end. */
   readonly bundled: string;
-  /** Address of the model hub, without a slash at its end. */
-  readonly hub: string;
+  /** Where names of models lead. */
+  readonly hub: HubSettings;
+  /** From now on; addresses are kept, a token is not. */
+  useHub(settings: HubSettings): Promise<void>;
   readonly shelf: Shelf;
   /** ONNX Runtime, loaded when a file is opened again. */
   ort(): Promise<OrtModule>;

@@ -16,6 +16,7 @@ import { estimateOf } from './estimate.ts';
 import { openBridge, type Bridge } from './bridge.ts';
 import { bridgeDriver, HEADLESS, headlessRun } from './headless.ts';
 import type { Host } from './host.ts';
+import { checked, type HubSettings } from './hub.ts';
 import { broughtFiles, firstOf, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
 import { previewOf } from './preview.ts';
@@ -154,7 +155,15 @@ export class Job implements JobApi {
 
   async headless(token: string): Promise<RunSummary> {
     this.bridge = await openBridge(token);
-    return summaryOf(await headlessRun(await this.host, this.bridge.start), 0);
+    const host = await this.host;
+    await host.useHub({ ...host.hub, ...this.bridge.start.hub });
+    return summaryOf(await headlessRun(host, this.bridge.start), 0);
+  }
+
+  async hub(settings?: HubSettings): Promise<HubSettings> {
+    const host = await this.host;
+    if (settings) await host.useHub(checked(settings));
+    return host.hub;
   }
 
   async bench(suites: readonly Suite[], onResult: (result: BenchResult) => void): Promise<BenchReport> {

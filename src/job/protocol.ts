@@ -6,6 +6,7 @@
  * errors, which come from InputError and EngineError.
  */
 import type { BenchReport, BenchResult, Suite } from './bench/protocol.ts';
+import type { HubSettings } from './hub.ts';
 import type { Recipe, RecipeInput } from '../recipe/schema.ts';
 
 export const STEPS = ['data', 'teacher', 'student', 'train', 'evaluate', 'export'] as const;
@@ -255,6 +256,8 @@ export interface JobApi {
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
   /** Each token of an answer to these messages, opened. Refused while a run is on. */
   openAnswer(runId: string, messages: ChatMessage[], answer: string): Promise<OpenedToken[]>;
+  /** Where names of models lead; given, for this session. */
+  hub(settings?: HubSettings): Promise<HubSettings>;
   /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
   headless(token: string): Promise<RunSummary>;
   /** Measures this device; `onResult` hears each figure as it is there. Refused while a run is on. */

@@ -9,11 +9,15 @@ import { MemoryShelf } from './testing.ts';
 let server: Server;
 let address: string;
 
+const versionAt = (sha: string): string => JSON.stringify({ sha, siblings: [{ rfilename: 'config.json' }] });
+
 const FILES: Record<string, string> = {
   '/bundled/arithmetic/config.json': 'bundled config',
   '/bundled/arithmetic/rows.jsonl': 'bundled rows',
-  '/owner/model/resolve/main/config.json': 'hub config',
-  '/owner/model/resolve/v1.0/config.json': 'hub config, v1.0',
+  '/api/models/owner/model/revision/main?blobs=true': versionAt('c0ffee'),
+  '/api/models/owner/model/revision/v1.0?blobs=true': versionAt('beef'),
+  '/owner/model/resolve/c0ffee/config.json': 'hub config',
+  '/owner/model/resolve/beef/config.json': 'hub config, v1.0',
   '/api/datasets/owner/rows': JSON.stringify({
     siblings: ['README.md', 'data/test.jsonl', 'data/train.jsonl'].map((rfilename) => ({ rfilename })),
   }),
@@ -34,7 +38,7 @@ afterAll(() => new Promise((resolve) => server.close(resolve)));
 
 const sources = (brought: Record<string, Blob> = {}): Sources =>
   new Sources(
-    { bundled: `${address}/bundled/`, hub: address, shelf: new MemoryShelf() },
+    { bundled: `${address}/bundled/`, hub: { huggingface: address, modelscope: address }, shelf: new MemoryShelf() },
     broughtFiles(brought),
     'recipe.json',
   );
@@ -48,6 +52,7 @@ describe('sources', () => {
   it('finds models bundled, on the hub at a revision, at a URL, and brought', async () => {
     expect(await config('bundled:arithmetic')).toBe('bundled config');
     expect(await config('owner/model')).toBe('hub config');
+    expect(await config('hub:owner/model')).toBe('hub config');
     expect(await config('owner/model', 'v1.0')).toBe('hub config, v1.0');
     expect(await config(`${address}/elsewhere`)).toBe('config at a URL');
     const brought = { './teacher/config.json': new Blob(['brought config']) };
@@ -84,6 +89,6 @@ describe('sources', () => {
     await expect(sources().file('data.source', 'owner/many')).rejects.toThrow(
       'owner/many: it has 2 .jsonl files, none called train',
     );
-    await expect(sources().file('data.source', 'owner/none')).rejects.toThrow('the hub answered 404');
+    await expect(sources().file('data.source', 'owner/none')).rejects.toThrow('the server answered 404');
   });
 });

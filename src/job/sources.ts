@@ -6,10 +6,10 @@ import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
 import { openUrl, urlFolder } from '../formats/url-source.ts';
 import type { Host, LocalFiles } from './host.ts';
+import { hubModel, hubName, hubRows } from './hub.ts';
 
-const ALLOWED = 'a path relative to the recipe, a hub name, bundled:NAME, or a URL';
+const ALLOWED = 'a path relative to the recipe, a hub name (hub: or modelscope:), bundled:NAME, or a URL';
 const isUrl = (value: string): boolean => /^https?:\/\//.test(value);
-const isHubName = (value: string): boolean => /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(value);
 const isWeightsFile = (value: string): boolean => /\.(gguf|safetensors)$/.test(value);
 
 export class Sources {
@@ -32,8 +32,9 @@ export class Sources {
       const upstream = file ? loneFile(value, () => openUrl(value)) : urlFolder(value);
       return this.host.shelf.through(value, upstream);
     }
-    if (!isHubName(value)) throw this.missing(place, value);
-    return this.host.shelf.through(`${value}@${revision}`, hubModel(this.host.hub, value, revision));
+    const named = hubName(value);
+    if (!named) throw this.missing(place, value);
+    return hubModel(this.host.hub, named, revision, this.host.shelf.through);
   }
 
   /** A single file: rows, or a cache. */
@@ -48,9 +49,8 @@ export class Sources {
     const bundled = bundledName(value);
     if (bundled !== undefined) return openUrl(new URL(bundled, this.host.bundled).href, {}, value);
     if (isUrl(value)) return openUrl(value);
-    if (!isHubName(value)) return undefined;
-    const path = await trainingRows(this.host.hub, value);
-    return openUrl(`${this.host.hub}/datasets/${value}/resolve/main/${path}`, {}, `${value}/${path}`);
+    const named = hubName(value);
+    return named && hubRows(this.host.hub, named);
   }
 
   private missing(place: string, value: string): InputError {
@@ -71,34 +71,4 @@ function loneFile(value: string, open: () => Promise<ByteSource | undefined>): F
     open: async (path) => (path === name ? open() : undefined),
     list: async () => [name],
   };
-}
-
-function hubModel(hub: string, name: string, revision: string): FileSource {
-  return {
-    ...urlFolder(`${hub}/${name}/resolve/${encodeURIComponent(revision)}/`, {}, name),
-    list: () => siblings(`${hub}/api/models/${name}/revision/${encodeURIComponent(revision)}`, name),
-  };
-}
-
-/** Of a data set on the hub the JSONL of its training rows: the one that says so, else the only one. */
-async function trainingRows(hub: string, name: string): Promise<string> {
-  const files = (await siblings(`${hub}/api/datasets/${name}`, name)).filter((path) => /\.jsonl?$/.test(path));
-  const chosen = files.find((path) => /(^|[/_-])train/.test(path)) ?? (files.length === 1 ? files[0] : undefined);
-  if (chosen !== undefined) return chosen;
-  const found = files.length === 0 ? 'it has no .jsonl file' : `it has ${files.length} .jsonl files, none called train`;
-  throw new InputError(name, '', found, 'the address of one of its files, as a URL');
-}
-
-async function siblings(url: string, name: string): Promise<string[]> {
-  const response = await fetch(url).catch((error: Error) => {
-    throw new InputError(
-      name,
-      '',
-      `the hub could not be asked (${error.message})`,
-      'a network, or a model kept before',
-    );
-  });
-  if (!response.ok) throw new InputError(name, '', `the hub answered ${response.status}`, 'a public name on the hub');
-  const { siblings = [] } = (await response.json()) as { siblings?: { rfilename: string }[] };
-  return siblings.map((file) => file.rfilename).sort();
 }

@@ -117,7 +117,8 @@ export async function memoryHost(): Promise<MemoryHost> {
     user_agent: 'test',
     gpu: watched,
     bundled: 'http://127.0.0.1:9/',
-    hub: 'http://127.0.0.1:9',
+    hub: { huggingface: 'http://127.0.0.1:9', modelscope: 'http://127.0.0.1:9' },
+    useHub: () => Promise.resolve(),
     shelf: new MemoryShelf(),
     devices,
     ort: async () => {

@@ -2,7 +2,9 @@
  * Models from elsewhere, kept as they are read: a file's chunks are written while a reader asks for them, so a download
  * that broke goes on where it was, and a model opened once is there without a network.
  */
+import { createSHA256 } from 'hash-wasm';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
+import { InputError } from '../formats/input-error.ts';
 import { Damaged } from './faults.ts';
 import { fileRecord, keptSource, listFiles, readChunk, sha256, writeManifests } from './files.ts';
 import type { FileRecord } from './schema.ts';
@@ -78,6 +80,13 @@ function passing(
   let last: { index: number; bytes: Uint8Array<ArrayBuffer> } | undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
+  const hashOf = async (arrived: FileRecord): Promise<string> => {
+    const hash = await createSHA256();
+    hash.init();
+    for (let index = 0; index < arrived.chunks.length; index++) hash.update(await readChunk(store, arrived, index));
+    return hash.digest('hex');
+  };
+
   const chunk = async (index: number): Promise<Uint8Array<ArrayBuffer>> => {
     if (chunks[index] != null) {
       try {
@@ -90,6 +99,12 @@ function passing(
     if (source?.size !== size) throw new Damaged(name, 'it has changed where it came from');
     const bytes = await source.read(index * chunk_bytes, Math.min(size, (index + 1) * chunk_bytes));
     chunks[index] = await keepChunk(store, record, index, bytes);
+    const whole = !chunks.includes(null);
+    if (whole && source.sha256 && (await hashOf({ ...record, chunks })) !== source.sha256.toLowerCase()) {
+      chunks.fill(null);
+      await store.inTurn(record.owner, () => writeManifests(store, [{ ...record, chunks: [...chunks] }], 'relaxed'));
+      throw new InputError(name, '', 'what arrived is not what its source states (SHA-256)', 'the same once more');
+    }
     return bytes;
   };
 

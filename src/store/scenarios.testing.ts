@@ -5,9 +5,10 @@
 import fc from 'fast-check';
 import { deleteDB, openDB, type IDBPDatabase } from 'idb';
 import { MemorySource, readAll, readText, type FileSource } from '../formats/byte-source.ts';
+import { InputError } from '../formats/input-error.ts';
 import { backUpRun, restoreRun } from './backup.ts';
 import { Busy, Damaged, DiskFull, StoreClosed } from './faults.ts';
-import { collectGarbage, listFiles } from './files.ts';
+import { collectGarbage, listFiles, sha256 } from './files.ts';
 import { withRunLock } from './locks.ts';
 import { keptFolder, modelOwner, throughStore } from './models.ts';
 import { runFolder, runKeep, runOwner } from './run-keep.ts';
@@ -355,6 +356,30 @@ export async function modelsArriveOnce(): Promise<void> {
     same([...(await readAll((await (await open()).open('model.safetensors'))!))], [...bytes], 'mended');
     same(reads.length, 5, 'one part fetched again');
     same(await (await open()).open('config.json'), undefined, 'no such file');
+  });
+}
+
+/** A file that its source states a hash of is held to it when its last part arrives; what arrived wrong is let go. */
+export async function statedHashesHold(): Promise<void> {
+  await withStore(async (store) => {
+    const good = bytesOf('a model of fifty bytes, more or less, give or take');
+    const stated = await sha256(good);
+    let bytes = good.slice();
+    bytes[20]! ^= 1;
+    const upstream: FileSource = {
+      name: 'hub/model',
+      open: async (path) => ({
+        name: path,
+        size: good.length,
+        sha256: stated,
+        read: async (start, end) => bytes.slice(start, end),
+      }),
+    };
+    const open = async () => (await throughStore(store, 'hub/stated@main', upstream).open('model.safetensors'))!;
+    await rejects(readAll(await open()), InputError, 'bytes that are not those stated');
+    same(await keptFolder(store, 'hub/stated@main').open('model.safetensors'), undefined, 'kept all the same');
+    bytes = good;
+    same(text(await readAll(await open())), text(good), 'fetched again');
   });
 }
 

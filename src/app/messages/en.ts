@@ -412,6 +412,15 @@ export const en = {
     time: 'Time',
     copy: 'Copy as JSON',
   },
+  hubs: {
+    title: 'Where models come from',
+    about:
+      'A name like owner/model, or hub:owner/model, leads to Hugging Face; modelscope:owner/model to ModelScope. A mirror in your house or school may stand for either.',
+    token: 'Access token',
+    tokenAbout: 'For models behind a gate. It is forgotten when this page closes.',
+    save: 'Use these',
+    saved: 'These hold from now on.',
+  },
   kept: {
     title: 'What is kept here',
     about: 'In this browser, on this machine, nowhere else. Clearing the browser’s site data clears it too.',

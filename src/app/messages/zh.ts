@@ -390,6 +390,15 @@ export const zh: Messages = {
     time: '时间',
     copy: '复制为 JSON',
   },
+  hubs: {
+    title: '模型从哪里来',
+    about:
+      '像 owner/model 或 hub:owner/model 这样的名字指向 Hugging Face；modelscope:owner/model 指向 ModelScope。两者都可以换成家里或学校的镜像。',
+    token: '访问令牌',
+    tokenAbout: '用于需要授权的模型。页面关闭后就会忘记。',
+    save: '使用这些',
+    saved: '从现在起生效。',
+  },
   kept: {
     title: '本机保存了什么',
     about: '在这个浏览器里、这台机器上，别处没有。清除浏览器的网站数据，也会清除它。',
