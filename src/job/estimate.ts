@@ -13,6 +13,7 @@ import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
 import { studentTokenizer } from './steps/student-tokenizer.ts';
 import { openStudent, type Student } from './steps/student.ts';
+import { refuseTooLarge } from './steps/too-large.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
 
 /** Float operations a second that training was seen to reach: SwiftShader on two cores, and a laptop's integrated GPU. */
@@ -46,6 +47,7 @@ export async function expected(
   const { prepared } = data;
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
+  for (const model of teacher ? [student.model, teacher] : [student.model]) refuseTooLarge(model, device.limits);
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
   const plan = planTraining(
     device.limits,
