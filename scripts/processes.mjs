@@ -8,6 +8,14 @@ export function browsersOf(profile) {
     .map(Number);
 }
 
+export function tryKill(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It ended by itself meanwhile.
+  }
+}
+
 /** Of these processes and all that they started. */
 export function residentBytes(pids) {
   const parents = new Map();

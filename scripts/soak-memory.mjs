@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, say } from './house.mjs';
-import { browsersOf, residentBytes } from './processes.mjs';
+import { browsersOf, residentBytes, tryKill } from './processes.mjs';
 
 const EVERY_MS = 5000;
 const MOST_GROWTH = 1.05;
@@ -28,7 +28,7 @@ export async function watchMemory(minutes) {
   let code;
   child.on('close', (ended) => (code = ended));
   try {
-    /** [seconds since the first step, bytes] */
+    /** Bytes, from the first logged step on. */
     const memory = [];
     let first;
     while (first === undefined || Date.now() - first < minutes * 60_000) {
@@ -41,7 +41,7 @@ export async function watchMemory(minutes) {
     return report(memory, rates(out));
   } finally {
     child.kill('SIGTERM');
-    for (const pid of browsersOf(join(out, '.stillroom/profile'))) process.kill(pid, 'SIGKILL');
+    for (const pid of browsersOf(join(out, '.stillroom/profile'))) tryKill(pid);
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { root, say } from './house.mjs';
-import { browsersOf } from './processes.mjs';
+import { browsersOf, tryKill } from './processes.mjs';
 
 /**
  * @param {{ recipe?: string, kills: number, seed: number }} options without a recipe the bundled one
@@ -84,14 +84,6 @@ async function run(recipe, out, { random, resume = false, killAfter }) {
   clearTimeout(timer);
   if (code !== 0 && !killed) throw new Error(`the run failed by itself (exit ${code}):\n${words}`);
   return code === 0;
-}
-
-function tryKill(pid) {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // It ended by itself meanwhile.
-  }
 }
 
 /** Every file that a run leaves, by hash: of the log what does not depend on the clock, of the reports nothing. */

@@ -256,7 +256,7 @@ export interface JobApi {
   nextToken(runId: string, text: string, top: number): Promise<TokenChoice[]>;
   /** Each token of an answer to these messages, opened. Refused while a run is on. */
   openAnswer(runId: string, messages: ChatMessage[], answer: string): Promise<OpenedToken[]>;
-  /** Where names of models lead; given, for this session. */
+  /** Where names of models lead; given settings hold from now on: their addresses are kept, a token is not. */
   hub(settings?: HubSettings): Promise<HubSettings>;
   /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
   headless(token: string): Promise<RunSummary>;

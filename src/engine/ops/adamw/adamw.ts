@@ -6,6 +6,7 @@
  *   p ← p − (lr / c1) · m / (√v / √c2 + ε)        c1 = 1 − β1^t, c2 = 1 − β2^t
  */
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { CLIP_WGSL, clipFactor } from '../clipping.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const adamwOp: OpDefinition<{ decay: boolean }> = {
@@ -27,7 +28,7 @@ export const adamwOp: OpDefinition<{ decay: boolean }> = {
       number,
       number,
     ];
-    const clip = maxNorm > 0 ? Math.min(1, maxNorm / (Math.sqrt(normSquared!.data[0]!) + 1e-6)) : 1;
+    const clip = clipFactor(maxNorm, normSquared!.data[0]!);
     const nextM = m!.data.map((value, i) => beta1 * value + (1 - beta1) * grad!.data[i]! * clip);
     const nextV = v!.data.map((value, i) => beta2 * value + (1 - beta2) * (grad!.data[i]! * clip) ** 2);
     const next = parameter!.data.map((value, i) => {
@@ -59,8 +60,7 @@ export const adamwOp: OpDefinition<{ decay: boolean }> = {
   let lr = hyper[0];
   let beta1 = hyper[1];
   let beta2 = hyper[2];
-  var clip = 1.0;
-  if (hyper[7] > 0.0) { clip = min(1.0, hyper[7] / (sqrt(norm_squared[0]) + 1e-6)); }
+  ${CLIP_WGSL}
   let g = grad[i] * clip;
   var p = parameter[i];
   ${decay ? 'p -= lr * hyper[4] * p;' : ''}

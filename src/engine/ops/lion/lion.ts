@@ -6,6 +6,7 @@
  *   p ← p − lr · sign(β1 m + (1 − β1) g);  m ← β2 m + (1 − β2) g
  */
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { CLIP_WGSL, clipFactor } from '../clipping.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const lionOp: OpDefinition<{ decay: boolean }> = {
@@ -20,7 +21,7 @@ export const lionOp: OpDefinition<{ decay: boolean }> = {
     const [lr, beta1, beta2] = [hyper!.data[0]!, hyper!.data[1]!, hyper!.data[2]!];
     const weightDecay = decay ? hyper!.data[4]! : 0;
     const maxNorm = hyper!.data[7]!;
-    const clip = maxNorm > 0 ? Math.min(1, maxNorm / (Math.sqrt(normSquared!.data[0]!) + 1e-6)) : 1;
+    const clip = clipFactor(maxNorm, normSquared!.data[0]!);
     const next = parameter!.data.map((value, i) => {
       const direction = Math.sign(beta1 * m!.data[i]! + (1 - beta1) * grad!.data[i]! * clip);
       return value - lr * weightDecay * value - lr * direction;
@@ -47,8 +48,7 @@ export const lionOp: OpDefinition<{ decay: boolean }> = {
         code: `${grid.entry} {
   ${grid.index}
   let lr = hyper[0];
-  var clip = 1.0;
-  if (hyper[7] > 0.0) { clip = min(1.0, hyper[7] / (sqrt(norm_squared[0]) + 1e-6)); }
+  ${CLIP_WGSL}
   let g = grad[i] * clip;
   let p = parameter[i]${decay ? ' * (1.0 - lr * hyper[4])' : ''};
   parameter[i] = p - lr * sign(hyper[1] * m[i] + (1.0 - hyper[1]) * g);

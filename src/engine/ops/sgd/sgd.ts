@@ -5,6 +5,7 @@
  *   g ← g · min(1, max_norm / (‖g‖ + 1e-6));  g ← g + λ·p;  p ← p − lr·g
  */
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { CLIP_WGSL, clipFactor } from '../clipping.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const sgdOp: OpDefinition<{ decay: boolean }> = {
@@ -19,7 +20,7 @@ export const sgdOp: OpDefinition<{ decay: boolean }> = {
     const lr = hyper!.data[0]!;
     const weightDecay = decay ? hyper!.data[4]! : 0;
     const maxNorm = hyper!.data[7]!;
-    const clip = maxNorm > 0 ? Math.min(1, maxNorm / (Math.sqrt(normSquared!.data[0]!) + 1e-6)) : 1;
+    const clip = clipFactor(maxNorm, normSquared!.data[0]!);
     const data = parameter!.data.map((value, i) => value - lr * (grad!.data[i]! * clip + weightDecay * value));
     return [{ shape: parameter!.shape, data }];
   },
@@ -37,8 +38,7 @@ export const sgdOp: OpDefinition<{ decay: boolean }> = {
         ],
         code: `${grid.entry} {
   ${grid.index}
-  var clip = 1.0;
-  if (hyper[7] > 0.0) { clip = min(1.0, hyper[7] / (sqrt(norm_squared[0]) + 1e-6)); }
+  ${CLIP_WGSL}
   let p = parameter[i];
   parameter[i] = p - hyper[0] * (grad[i] * clip${decay ? ' + hyper[4] * p' : ''});
 }`,

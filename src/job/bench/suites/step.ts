@@ -1,6 +1,7 @@
 /**
- * A whole LoRA step of SmolLM2-135M's shape, 512 tokens, or of a sixth of it where there is no GPU, by the trainer itself: against the rate of the step's own matmuls,
- * JavaScript's share of it, what distilling from a cache adds, and planned against allocated bytes.
+ * A whole LoRA step of SmolLM2-135M's shape, 512 tokens, or of a sixth of it where there is no GPU, by the trainer itself:
+ * against the rate of the step's own matmuls, JavaScript's share of it, what distilling from a cache adds, and planned against
+ * allocated bytes.
  */
 import type { Bench } from '../suite.ts';
 import type { Device } from '../../../engine/run/device.ts';
