@@ -20,8 +20,9 @@ import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderAdapter } from '../models/decoder.ts';
 import { encodedSequences } from '../models/encoder-outputs.ts';
 import { sequenceLogits } from '../models/logits.ts';
-import { isAdapterTensor, openAnyModel, type Model } from '../models/model.ts';
+import { adapterParameters, openAnyModel, type Model } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
+import { fitted } from '../models/untie.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
 import { nodeFile, nodeFolder } from './node-files.ts';
@@ -57,10 +58,12 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   if (existsSync(out) && (await readdir(out)).length > 0) {
     throw new InputError(out, '', 'is not empty', 'an empty or new folder');
   }
-  const model = await openAnyModel(nodeFolder(modelFolder!));
+  let model = await openAnyModel(nodeFolder(modelFolder!));
   const adapters: NamedAdapter[] = [];
   for (const name of (values.adapter ?? []) as string[]) {
-    adapters.push({ name, adapter: await readAdapter(nodeFolder(name)) });
+    const both = fitted(model, await readAdapter(nodeFolder(name)), name);
+    model = both.model;
+    adapters.push({ name, adapter: both.adapter });
   }
   const device = await Device.create(await nodeGpu());
   const reference = dtypes.length > 0 ? await engineLogits(device, model, adapters) : [];
@@ -95,7 +98,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   return 0;
 }
 
-/** On random tokens: with one plain adapter beside the base, so that the merge is compared too; else on merged weights. */
+/** On random tokens: with one adapter beside the base, so that the merge is compared too; else on merged weights. */
 async function engineLogits(
   device: Device,
   model: Model<ModelOptions>,
@@ -109,9 +112,9 @@ async function engineLogits(
       ? encodedSequences(device, options, tensors, sequences, adapter)
       : sequenceLogits(device, options, tensors, sequences, adapter);
   const [only] = adapters;
-  if (adapters.length === 1 && only !== undefined && isPlain(only)) {
+  if (adapters.length === 1 && only !== undefined && isServed(options, only)) {
     const tensors = await loadParameters(device, model);
-    for (const [name, tensor] of loadAdapter(device, model.options, only.adapter, only.name)) tensors.set(name, tensor);
+    loadAdapter(device, options, only.adapter, only.name, tensors);
     return answers(tensors, { settings: only.adapter.config, trainable: false });
   }
   const weights = { ...model.weights, ...mergeAdapters(model.weights, adapters, model.options) };
@@ -119,9 +122,10 @@ async function engineLogits(
   return answers(tensors);
 }
 
-/** What the engine puts on a decoder, and nothing else. */
-function isPlain({ adapter }: NamedAdapter): boolean {
-  return [...adapter.tensors.keys()].every(isAdapterTensor);
+/** Whether the engine can put all of it on the model. */
+function isServed(options: ModelOptions, { adapter: { config, tensors } }: NamedAdapter): boolean {
+  const served = adapterParameters(options, config);
+  return [...tensors.keys()].every((name) => served.has(name));
 }
 
 function tell(out: string, { files, notes }: Exported): void {

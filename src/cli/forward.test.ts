@@ -1,10 +1,12 @@
 /** `forward` against PyTorch, transformers and peft: logits, loss, hidden states, every gradient, with and without adapter. */
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { openSafetensors } from '../formats/safetensors.ts';
+import { openSafetensors, writeSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
+import type { TensorData } from '../formats/tensor-file.ts';
 import { forward } from './forward.ts';
 import { nodeFile } from './node-files.ts';
 
@@ -32,6 +34,34 @@ for (const name of ['llama', 'qwen2', 'gpt2', 'bert', 'distilbert']) {
       compare(folder, path.join(folder, 'lora'), ['--adapter', path.join(folder, 'lora')]));
   });
 }
+
+/**
+ * A tied Qwen2 of a few thousand numbers, and an adapter that peft 0.21 wrote with bias "all" and modules_to_save of
+ * embed_tokens and lm_head, which are two weights then; logits, loss and gradients by torch 2.15.
+ */
+it('reads what peft trained whole beside its pairs', { timeout: 120_000 }, async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'stillroom-'));
+  folders.push(folder);
+  const name = 'modules-to-save.fixture.safetensors';
+  const file = await openSafetensors(await nodeFile(fileURLToPath(new URL(name, import.meta.url))));
+  const part = async (to: string, belongs: (stored: string) => string | undefined): Promise<void> => {
+    const tensors: (TensorToWrite & { data: TensorData })[] = [];
+    for (const [stored, { dtype, shape }] of file.tensors) {
+      const name = belongs(stored);
+      if (name !== undefined) tensors.push({ name, dtype, shape, data: await file.read(stored) });
+    }
+    await mkdir(path.dirname(path.join(folder, to)), { recursive: true });
+    await writeFile(path.join(folder, to), writeSafetensors(tensors));
+  };
+  const after = (prefix: string) => (name: string) => (name.startsWith(prefix) ? name.slice(prefix.length) : undefined);
+  await part('model.safetensors', (name) => (name.startsWith('model.') ? name : undefined));
+  await part('lora/adapter_model.safetensors', (name) => (name.startsWith('base_model.') ? name : undefined));
+  await part('lora/expected.safetensors', after('expected.'));
+  await part('inputs.safetensors', after('input.'));
+  await writeFile(path.join(folder, 'config.json'), file.metadata.config!);
+  await writeFile(path.join(folder, 'lora/adapter_config.json'), file.metadata.adapter_config!);
+  await compare(folder, path.join(folder, 'lora'), ['--adapter', path.join(folder, 'lora')]);
+});
 
 async function compare(model: string, expected: string, [flag, value]: string[]): Promise<void> {
   const out = path.join(await mkdtemp(path.join(tmpdir(), 'stillroom-')), 'out.safetensors');

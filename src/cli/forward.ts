@@ -20,6 +20,7 @@ import { decoder, trainsHead, type DecoderChoices } from '../models/decoder.ts';
 import { encoder } from '../models/encoder.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
+import { fitted } from '../models/untie.ts';
 import { targetsOf, type MicroBatch } from '../train/batch.ts';
 import type { Command, Values } from './command.ts';
 import { needed, text } from './flags.ts';
@@ -46,8 +47,9 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const inputsFile = needed(values, 'inputs', usage);
   const out = needed(values, 'out', usage);
   const adapterFolder = text(values, 'adapter');
-  const model = await openAnyModel(nodeFolder(modelFolder!));
-  const adapter = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
+  const base = await openAnyModel(nodeFolder(modelFolder!));
+  const given = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
+  const { model, adapter } = given ? fitted(base, given, adapterFolder!) : { model: base, adapter: undefined };
   const batch = await readBatch(await openSafetensors(await nodeFile(inputsFile)), model.options);
   const targets = isEncoder(model.options) ? batch.labels : targetsOf(batch);
 
@@ -65,9 +67,7 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
 
   const device = await Device.create(await nodeGpu());
   const tensors = await loadParameters(device, model);
-  if (adapter !== undefined) {
-    for (const [name, tensor] of loadAdapter(device, model.options, adapter, adapterFolder!)) tensors.set(name, tensor);
-  }
+  if (adapter !== undefined) loadAdapter(device, model.options, adapter, adapterFolder!, tensors);
   const program = await Program.create(device, plan(graph, device.limits), tensors, new Arena(device));
   const results = await program.run({
     input_ids: batch.input_ids,
@@ -172,6 +172,7 @@ function forwardGraph(
   const scale = graph.input('token_scale', [1]);
   if (!counts || !head) return { graph, outputs, hasHead: head !== undefined };
 
+  const isTrained = (value: Value): boolean => graph.sourceOf(value)?.trainable === true;
   const attributes = {
     objective: 'none',
     temperature: 1,
@@ -179,8 +180,8 @@ function forwardGraph(
     tail: 'ignore',
     label_smoothing: 0,
     hiddenGradient: wanted.gradients,
-    weightGradient: trainBase || (!isEncoder(options) && trainsHead(options, onDecoder)),
-    biasGradient: trainBase && head.bias !== undefined,
+    weightGradient: isTrained(head.weight) || (!isEncoder(options) && trainsHead(options, onDecoder)),
+    biasGradient: head.bias !== undefined && isTrained(head.bias),
   } as const;
   const { loss } = linearLoss(head.hidden, head.weight, targets, scale, attributes, undefined, head.bias);
   output('loss', loss);

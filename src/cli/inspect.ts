@@ -117,8 +117,9 @@ function aboutWeights(weights: Weights): Record<string, unknown> {
 async function inspectAdapter(folder: FileSource): Promise<Seen> {
   const { config, tensors } = await readAdapter(folder);
   const parameters = [...tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
-  const { r, lora_alpha, target_modules, use_rslora, use_dora, base_model_name_or_path } = config;
-  const about = { r, lora_alpha, target_modules, use_rslora, use_dora, base_model_name_or_path };
+  const { r, lora_alpha, target_modules, use_rslora, use_dora, modules_to_save, bias, base_model_name_or_path } =
+    config;
+  const about = { r, lora_alpha, target_modules, use_rslora, use_dora, modules_to_save, bias, base_model_name_or_path };
   return { kind: 'adapter', ...about, parameters, tensors: tensors.size };
 }
 

@@ -49,12 +49,16 @@ describe('round trip', () => {
       ...pair('model.layers.0.self_attn.v_proj', 3),
       ['model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight', tensor([4])],
       ['lm_head.weight', tensor([5, 6])],
+      ['model.layers.0.self_attn.q_proj.bias', tensor([4])],
+      ['model.layers.0.self_attn.k_proj.bias', tensor([4])],
     ]);
     const files = writeAdapter(config, tensors);
     expect(files.map((file) => file.path)).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
     const text = new TextDecoder().decode(files[1]!.bytes);
     expect(text).toContain('"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"');
     expect(text).toContain('"base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"');
+    expect(text).toContain('"base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias"');
+    expect(text).toContain('"base_model.model.model.layers.0.self_attn.k_proj.bias"');
     const back = await readAdapter(folder(files));
     expect(back.config).toEqual(config);
     expect(new Map([...back.tensors].sort())).toEqual(new Map([...tensors].sort()));

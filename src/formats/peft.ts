@@ -1,7 +1,8 @@
 /**
  * A LoRA adapter as PEFT keeps it: adapter_config.json and adapter_model.safetensors (huggingface/peft, checkpoint.md,
- * tuners/lora/config.py). Names lose `base_model.model.` on reading and get it back on writing; DoRA's magnitude is
- * `….lora_magnitude_vector.weight` here and without `.weight` in the file, as PEFT has it.
+ * tuners/lora/config.py). Names lose `base_model.model.` on reading and get it back on writing. DoRA's magnitude is
+ * `….lora_magnitude_vector.weight` here and without `.weight` in the file; the bias of a layer with a pair is the base's
+ * `….bias` here and `….base_layer.bias` in the file, as PEFT has it.
  */
 import type { ByteSource, FileSource } from './byte-source.ts';
 import { InputError } from './input-error.ts';
@@ -30,6 +31,8 @@ export interface AdapterConfig {
   readonly alpha_pattern: Readonly<Record<string, number>>;
   /** Rows of the embedding, or of modules by name, that the adapter holds: consecutive ids. */
   readonly trainable_token_indices: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
+  /** Saved modules that share a weight go on sharing it; without, each gets a copy of its own. */
+  readonly ensure_weight_tying: boolean;
   readonly init_lora_weights: boolean | string;
   readonly task_type: string | null;
   readonly base_model_name_or_path: string | null;
@@ -53,6 +56,9 @@ export const adapterConfigFile = 'adapter_config.json';
 export const adapterWeightsFile = 'adapter_model.safetensors';
 const prefix = 'base_model.model.';
 const magnitude = '.lora_magnitude_vector';
+const baseBias = '.base_layer.bias';
+/** Biases of saved modules once more, which PEFT writes with bias "all" and does not read. */
+const twice = /\.(?:modules_to_save|original_module)\.bias$/;
 
 /** PEFT's own defaults for what a file leaves out. */
 const defaults: AdapterConfig = {
@@ -71,6 +77,7 @@ const defaults: AdapterConfig = {
   rank_pattern: {},
   alpha_pattern: {},
   trainable_token_indices: null,
+  ensure_weight_tying: false,
   init_lora_weights: true,
   task_type: null,
   base_model_name_or_path: null,
@@ -87,7 +94,6 @@ const inert = new Set([
   'qalora_group_size',
   'megatron_core',
   'megatron_config',
-  'ensure_weight_tying',
   'runtime_config',
 ]);
 /** How weights began, which a finished adapter already holds. */
@@ -120,7 +126,8 @@ async function readTensors(source: ByteSource, config: AdapterConfig): Promise<M
       );
     }
     const path = stored.slice(prefix.length);
-    const name = path.endsWith(magnitude) ? `${path}.weight` : path;
+    if (twice.test(path)) continue;
+    const name = nameOf(path);
     if (tensors.has(name)) throw new InputError(source.name, `tensor ${stored}`, 'it is there twice', 'one name');
     tensors.set(name, { shape, data: await file.readF32(stored) });
   }
@@ -141,6 +148,19 @@ async function readTensors(source: ByteSource, config: AdapterConfig): Promise<M
     }
   }
   return tensors;
+}
+
+/** A tensor's name, of its path in the file. */
+function nameOf(path: string): string {
+  if (path.endsWith(magnitude)) return `${path}.weight`;
+  return path.endsWith(baseBias) ? `${path.slice(0, -baseBias.length)}.bias` : path;
+}
+
+/** The other way. */
+function pathOf(name: string, tensors: ReadonlyMap<string, AdapterTensor>): string {
+  if (name.endsWith(`${magnitude}.weight`)) return name.slice(0, -'.weight'.length);
+  const layer = name.replace(/\.bias$/, '');
+  return layer !== name && tensors.has(`${layer}.lora_A.weight`) ? layer + baseBias : name;
 }
 
 /** Values of an adapter_config.json, checked; `file` is what errors name. */
@@ -205,6 +225,7 @@ export function parseAdapterConfig(json: JsonObject, file: string): AdapterConfi
       'consecutive token ids, or such lists by module',
       (v) => isRows(v) || (isJsonObject(v) && Object.values(v).every(isRows)),
     ),
+    ensure_weight_tying: take('ensure_weight_tying', 'true or false', isBoolean),
     init_lora_weights: take('init_lora_weights', 'true, false or a name', (v) => isBoolean(v) || isText(v)),
     task_type: take('task_type', 'a string or null', isText),
     base_model_name_or_path: take('base_model_name_or_path', 'a string or null', isText),
@@ -247,10 +268,12 @@ export function writeAdapter(
     ...others,
     inference_mode: true,
   };
-  const stored = [...tensors].map(([name, { shape, data }]) => {
-    const path = name.endsWith(`${magnitude}.weight`) ? name.slice(0, -'.weight'.length) : name;
-    return { name: prefix + path, dtype: 'F32', shape, data };
-  });
+  const stored = [...tensors].map(([name, { shape, data }]) => ({
+    name: prefix + pathOf(name, tensors),
+    dtype: 'F32',
+    shape,
+    data,
+  }));
   return [
     { path: adapterConfigFile, bytes: new TextEncoder().encode(`${JSON.stringify(json, null, 2)}\n`) },
     { path: adapterWeightsFile, bytes: writeSafetensors(stored, { format: 'pt' }) },

@@ -5,7 +5,9 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { noise } from '../engine/testing.ts';
-import { MemorySource, readAll } from '../formats/byte-source.ts';
+import { MemorySource, readAll, type ByteSource, type FileSource } from '../formats/byte-source.ts';
+import { readAdapter } from '../formats/peft.ts';
+import { openSafetensors } from '../formats/safetensors.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { DiskFull } from '../store/faults.ts';
 import type { LocalFiles } from './host.ts';
@@ -275,5 +277,66 @@ describe('a run with new tokens and DoRA', () => {
     const names = new TextDecoder().decode(await read('adapter/adapter_model.safetensors'));
     expect(names).toContain('embed_tokens.token_adapter.trainable_tokens_delta');
     expect(names).toContain('q_proj.lora_magnitude_vector"');
+  });
+});
+
+describe('a run that trains modules whole', () => {
+  const whole: RecipeInput = {
+    ...recipe,
+    teacher: { kind: 'none' },
+    distill: { objective: 'none', alpha: 0 },
+    lora: { r: 2, target_modules: ['q_proj'], modules_to_save: ['embed_tokens', 'norm'], bias: 'all' },
+    training: { ...recipe.training, max_steps: 2 },
+    export: { onnx: ['fp32'], adapter: true },
+  };
+
+  it('keeps them in the adapter as PEFT does, gives the head its own weight, and goes on from there', async () => {
+    const run = await testRun(await memoryHost(), whole, local);
+    expect((await run.sit()).filter(({ kind }) => kind === 'error')).toEqual([]);
+    const bytes = async (path: string): Promise<Uint8Array> => readAll((await run.out.open(path))!);
+    const config = JSON.parse(new TextDecoder().decode(await bytes('model/config.json')));
+    expect(config.tie_word_embeddings).toBe(false);
+    const { tensors } = await readAdapter(adapterOut(run));
+    expect(new Set([...tensors.keys()].filter((name) => !name.includes('.lora_')))).toEqual(
+      new Set([
+        'model.embed_tokens.weight',
+        ...[0, 1].map((i) => `model.layers.${i}.input_layernorm.weight`),
+        ...[0, 1].map((i) => `model.layers.${i}.post_attention_layernorm.weight`),
+        'model.norm.weight',
+      ]),
+    );
+    const before = await openSafetensors((await local.folder('./arithmetic').open('model.safetensors')) as ByteSource);
+    expect(tensors.get('model.embed_tokens.weight')!.data).not.toEqual(
+      await before.readF32('model.embed_tokens.weight'),
+    );
+
+    const further = await testRun(
+      await memoryHost(),
+      {
+        ...whole,
+        student: { ...whole.student, adapter: './adapter' },
+        training: { ...whole.training, learning_rate: 0 },
+      },
+      { ...local, folder: (value) => (value === './adapter' ? adapterOut(run) : local.folder(value)) },
+    );
+    expect((await further.sit()).filter(({ kind }) => kind === 'error')).toEqual([]);
+    expect(await adapterOf(further)).toBe(await adapterOf(run));
+  }, 600_000);
+
+  it('refuses a name that no module ends with', async () => {
+    const run = await testRun(
+      await memoryHost(),
+      { ...whole, lora: { ...whole.lora, modules_to_save: ['tail'] } },
+      local,
+    );
+    expect((await run.sit()).at(-1)).toMatchObject({
+      kind: 'error',
+      message: expect.stringContaining('"tail" names no module of ./arithmetic'),
+    });
+  });
+
+  const adapterOut = ({ out }: TestRun): FileSource => ({
+    name: './adapter',
+    open: (path) => out.open(`adapter/${path}`),
   });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MemorySource, type FileSource } from '../formats/byte-source.ts';
+import { adapterConfig } from '../formats/peft.ts';
 import { addTokens, growVocabulary, trainedTokens } from './add-tokens.ts';
 import { openModel } from './model.ts';
 import { writeSafetensors } from '../formats/safetensors.ts';
@@ -82,7 +83,12 @@ describe('new tokens', () => {
       }
       expect(now.subarray(24)).toEqual(old.subarray(24));
     }
-    expect(trainedTokens(grown.options, added)).toEqual(tied ? [4, 5] : { embed_tokens: [4, 5], lm_head: [4, 5] });
+    const settings = adapterConfig({ target_modules: 'all-linear' });
+    const rows = trainedTokens(grown.options, added, settings);
+    expect(rows).toEqual(tied ? [4, 5] : { embed_tokens: [4, 5], lm_head: [4, 5] });
+    if (tied) return;
+    const whole = { ...settings, modules_to_save: ['lm_head'] };
+    expect(trainedTokens(grown.options, added, whole)).toEqual({ embed_tokens: [4, 5] });
   });
 
   it('none change nothing', async () => {

@@ -8,7 +8,7 @@ import { MemorySource, readText, type FileSource } from '../formats/byte-source.
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
 import { readArchitecture } from './architectures/index.ts';
 import { headName, type DecoderOptions } from './decoder.ts';
-import type { TokenIndices } from './lora.ts';
+import { trainsWhole, type LoraSettings, type TokenIndices } from './lora.ts';
 import { baseParameters, type Model } from './model.ts';
 import { LLAMA_NAMES } from './names.ts';
 import { loadTokenizer } from './tokenizer.ts';
@@ -74,13 +74,21 @@ export function growVocabulary(model: Model, { folder, first, count }: AddedToke
   return { ...model, folder, config, options, parameters: baseParameters(options), weights };
 }
 
-/** Which rows an adapter trains beside its pairs, as PEFT's `trainable_token_indices` has it: of a head apart, by name. */
-export function trainedTokens(options: DecoderOptions, { first, count }: AddedTokens): TokenIndices | null {
+/**
+ * Which rows an adapter trains beside its pairs, as PEFT's `trainable_token_indices` has it: of a head apart, by name; none
+ * of a table that it trains whole.
+ */
+export function trainedTokens(
+  options: DecoderOptions,
+  { first, count }: AddedTokens,
+  settings: LoraSettings,
+): TokenIndices | null {
   if (count === 0) return null;
   const ids = Array.from({ length: count }, (_, i) => first + i);
   if (options.tie_word_embeddings) return ids;
-  const embedding = (options.names ?? LLAMA_NAMES).embedding.split('.').at(-1)!;
-  return { [embedding]: ids, lm_head: ids };
+  const tables = tablesOf(options).filter((name) => !trainsWhole(settings, name));
+  if (tables.length === 0) return null;
+  return Object.fromEntries(tables.map((name) => [name.split('.').at(-2)!, ids]));
 }
 
 function tablesOf(options: DecoderOptions): string[] {

@@ -26,7 +26,15 @@ import {
   split,
   type ActivationName,
 } from '../engine/ops/index.ts';
-import { adapted, trainedRows, withLora, type LinearSite, type LoraDropout, type LoraSettings } from './lora.ts';
+import {
+  adapted,
+  trainedRows,
+  trainsWhole,
+  withLora,
+  type LinearSite,
+  type LoraDropout,
+  type LoraSettings,
+} from './lora.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
@@ -121,7 +129,7 @@ export function decoder(
 ): DecoderOutputs {
   const { hidden_size: H, head_dim: D, num_attention_heads: heads, num_key_value_heads: kvHeads } = options;
   const { names = LLAMA_NAMES } = options;
-  const trainable = choices.trainable ?? (() => false);
+  const trainable = trained(choices);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
   const lora = loraOf(graph, choices.adapter);
 
@@ -226,11 +234,19 @@ export function headName({ tie_word_embeddings, names = LLAMA_NAMES }: DecoderOp
   return tie_word_embeddings ? `${names.embedding}.weight` : 'lm_head.weight';
 }
 
-/** Whether an adapter changes rows of the head. */
+/** Which weights of the base are trained: by themselves, or whole beside an adapter's pairs. */
+export function trained({ adapter, trainable }: DecoderChoices): (name: string) => boolean {
+  return (name) => trainable?.(name) === true || (adapter?.trainable === true && trainsWhole(adapter.settings, name));
+}
+
+/** Whether an adapter changes the head, or rows of it. */
 export function trainsHead(options: DecoderOptions, adapter: DecoderAdapter | null | undefined): boolean {
   if (!adapter?.trainable) return false;
   const { tie_word_embeddings: tied, names = LLAMA_NAMES } = options;
-  return trainedRows(adapter.settings, tied ? names.embedding : 'lm_head', tied) !== undefined;
+  return (
+    trainedRows(adapter.settings, tied ? names.embedding : 'lm_head', tied) !== undefined ||
+    trainsWhole(adapter.settings, headName(options))
+  );
 }
 
 /** Turns heads by their positions; nothing where positions are learned. */

@@ -17,7 +17,7 @@ import {
   positions,
   type ActivationName,
 } from '../engine/ops/index.ts';
-import { loraOf, type DecoderChoices } from './decoder.ts';
+import { loraOf, trained, type DecoderChoices } from './decoder.ts';
 import type { EncoderNames } from './names.ts';
 
 export interface EncoderOptions {
@@ -73,7 +73,7 @@ export function encoder(
 ): EncoderOutputs {
   const { hidden_size: H, num_attention_heads: heads, names } = options;
   const head_dim = H / heads;
-  const trainable = choices.trainable ?? (() => false);
+  const trainable = trained(choices);
   const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
   const lora = loraOf(graph, choices.adapter);
 

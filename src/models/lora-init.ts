@@ -4,12 +4,13 @@
  *   true        A ~ U(±1/√in) (kaiming_uniform, a = √5), B = 0: the model is unchanged
  *   "gaussian"  A ~ N(0, 1/r²), B = 0
  *   false       A as for true, B ~ U(±1/√r) (torch's default of a linear layer)
- * DoRA's magnitudes are the lengths of the weight's rows with the pair in it; rows of new tokens are the table's own.
+ * DoRA's magnitudes are the lengths of the weight's rows with the pair in it; rows of new tokens are the table's own, and
+ * what is trained whole starts as the base has it.
  */
 import { concrete } from '../engine/graph/types.ts';
 import type { AdapterTensor } from '../formats/peft.ts';
 import { initialLora, initialWeight } from './initialize.ts';
-import { adapted, trainedRows, type LoraSettings } from './lora.ts';
+import { adapted, trainedRows, trainsWhole, type LoraSettings } from './lora.ts';
 import { adapterParameters, type Model } from './model.ts';
 
 export type LoraInit = boolean | 'gaussian';
@@ -27,6 +28,7 @@ export async function newAdapter(
     tensors.set(name, { shape, data: start(name, shape as [number, number], init, seed) });
   }
   for (const [name, shape] of shapes) {
+    if (trainsWhole(settings, name)) tensors.set(name, { shape, data: await weights.readF32(name) });
     if (name.endsWith(ROWS)) {
       const path = name.slice(0, -ROWS.length);
       const { first } = trainedRows(settings, path, path !== 'lm_head')!;

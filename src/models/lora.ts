@@ -4,6 +4,9 @@
  *
  * DoRA (Liu et al. 2024) trains the length of each output's row apart from its direction:
  *   y = m / ‖W + scaling · B·A‖ ∘ (W + scaling · B·A) x,  the norm held constant in the gradient
+ *
+ * Beside the pairs an adapter may train whole weights of the base, under the base's own names: biases, and modules that
+ * are saved with it.
  */
 import type { Value } from '../engine/graph/types.ts';
 import { add, addScaled, dropout, inverseNorms, matmul, mul } from '../engine/ops/index.ts';
@@ -21,6 +24,10 @@ export interface LoraSettings {
   readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
   readonly alpha_pattern?: Readonly<Record<string, number>>;
+  /** Modules trained and kept whole, by the end of their path. */
+  readonly modules_to_save?: readonly string[] | null;
+  /** Biases trained too: all of the model's, or those of layers with a pair. */
+  readonly bias?: 'none' | 'all' | 'lora_only';
 }
 
 /** Consecutive ids: of the embedding (and the head that shares it), or by the end of a module's path. */
@@ -49,10 +56,33 @@ export interface AdaptedLinear {
 
 /** Whether PEFT would put an adapter on this module, and of which rank. The head only where it is named. */
 export function adapted(settings: LoraSettings | null, path: string): AdaptedLinear | undefined {
-  if (!settings || !isTarget(settings.target_modules, path)) return undefined;
+  if (!settings || !isTarget(settings.target_modules, path) || isKeptFromPairs(settings, path)) return undefined;
   const r = fromPattern(settings.rank_pattern, path) ?? settings.r;
   const alpha = fromPattern(settings.alpha_pattern, path) ?? settings.lora_alpha;
   return { path, r, scaling: alpha / (settings.use_rslora ? Math.sqrt(r) : r) };
+}
+
+/** Whether an adapter trains this weight of the base whole. */
+export function trainsWhole(settings: LoraSettings, name: string): boolean {
+  const path = name.slice(0, Math.max(0, name.lastIndexOf('.')));
+  if (isSaved(settings, path)) return true;
+  if (!name.endsWith('.bias')) return false;
+  return settings.bias === 'all' || (settings.bias === 'lora_only' && adapted(settings, path) !== undefined);
+}
+
+/** PEFT's `_set_trainable`: the module, or one that it lies in, ends with a name; "norm" means input_layernorm as well. */
+function isSaved({ modules_to_save }: LoraSettings, path: string): boolean {
+  if (!modules_to_save?.length) return false;
+  const parts = path.split('.');
+  return parts.some((_, i) => {
+    const module = parts.slice(0, i + 1).join('.');
+    return modules_to_save.some((name) => module.endsWith(name));
+  });
+}
+
+/** PEFT's `check_target_module_exists`: what lies in a saved module gets no pair; names count between dots here. */
+function isKeptFromPairs({ modules_to_save }: LoraSettings, path: string): boolean {
+  return (modules_to_save ?? []).some((name) => `.${path}.`.includes(`.${name}.`));
 }
 
 function isTarget(targets: LoraSettings['target_modules'], path: string): boolean {

@@ -18,7 +18,7 @@ import {
 import type { RawConfig } from './config.ts';
 import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { encoder } from './encoder.ts';
-import type { LoraSettings } from './lora.ts';
+import { trainsWhole, type LoraSettings } from './lora.ts';
 import { underHubNames } from './stored-names.ts';
 
 export interface Model<Options extends ModelOptions = DecoderOptions> {
@@ -79,16 +79,17 @@ export function baseParameters(options: ModelOptions): Map<string, Shape> {
   return parametersOf(options);
 }
 
-/** Names and shapes of what these settings put on a model: low-rank pairs, DoRA's magnitudes, rows of new tokens. */
+/**
+ * Names and shapes of what these settings train of a model: low-rank pairs, DoRA's magnitudes, rows of new tokens, and
+ * weights of the base that are trained whole.
+ */
 export function adapterParameters(options: ModelOptions, settings: LoraSettings): Map<string, Shape> {
   const all = parametersOf(options, { settings, trainable: true });
-  return new Map([...all].filter(([name]) => isAdapterTensor(name)));
+  return new Map([...all].filter(([name]) => ADDED.test(name) || trainsWhole(settings, name)));
 }
 
-/** Whether the engine puts a tensor of this name on a decoder. */
-export function isAdapterTensor(name: string): boolean {
-  return /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/.test(name);
-}
+/** What an adapter adds to the base's weights. */
+const ADDED = /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/;
 
 function parametersOf(options: ModelOptions, adapter?: DecoderAdapter): Map<string, Shape> {
   const graph = new Graph();

@@ -34,27 +34,41 @@ export async function loadParameters(
 }
 
 /**
- * An adapter's low-rank pairs on the device, by name; one that does not fit the model is refused by tensor.
+ * An adapter beside the parameters that lie on the device: its pairs join them, what it trained whole overwrites the base's.
+ * One that does not fit the model is refused by tensor.
  * @param name the adapter as the person named it
+ * @param tensors the base's parameters, by hub name
  */
 export function loadAdapter(
   device: Device,
   options: ModelOptions,
   adapter: Adapter,
   name: string,
-): Map<string, DeviceTensor> {
+  tensors: Map<string, DeviceTensor>,
+): void {
   const refuse = (tensor: string, what: string, allowed: string) =>
     new InputError(name, `tensor ${tensor}`, what, allowed);
-  const placed = new Map<string, DeviceTensor>();
-  for (const [tensor, shape] of adapterParameters(options, adapter.config)) {
+  const wanted = adapterParameters(options, adapter.config);
+  for (const [tensor, shape] of wanted) {
     const found = adapter.tensors.get(tensor);
     if (found === undefined || String(found.shape) !== String(shape)) {
       const what = found === undefined ? 'it is missing' : `its shape is [${found.shape}]`;
       throw refuse(tensor, what, `[${shape}] by the model's config.json`);
     }
-    placed.set(tensor, device.tensor({ shape, dtype: 'f32' }, found.data));
+    placeTensor(device, tensors, tensor, found);
   }
-  const unused = [...adapter.tensors.keys()].find((tensor) => !placed.has(tensor));
+  const unused = [...adapter.tensors.keys()].find((tensor) => !wanted.has(tensor));
   if (unused !== undefined) throw refuse(unused, 'nothing in the model uses it', 'tensors of the target modules');
-  return placed;
+}
+
+/** Overwrites the tensor of this name, or adds one. */
+export function placeTensor(
+  device: Device,
+  tensors: Map<string, DeviceTensor>,
+  name: string,
+  { shape, data }: { readonly shape: Shape; readonly data: Float32Array },
+): void {
+  const there = tensors.get(name);
+  if (there) device.write(there, data);
+  else tensors.set(name, device.tensor({ shape, dtype: 'f32' }, data));
 }

@@ -16,8 +16,6 @@ export const UNBUILT: readonly Unbuilt[] = [
     '"engine", "cache" or "none"',
   ],
   ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
-  ['lora.modules_to_save', ({ lora }) => lora?.modules_to_save?.length && lora.modules_to_save, 'null'],
-  ['lora.bias', ({ lora }) => lora && lora.bias !== 'none' && lora.bias, '"none"'],
   ['training.fp16', ({ training }) => training.fp16, 'false'],
 ];
 

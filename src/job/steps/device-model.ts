@@ -2,9 +2,10 @@
 import type { Device, DeviceTensor } from '../../engine/run/device.ts';
 import { openModel, type Model } from '../../models/model.ts';
 import type { DecoderAdapter, DecoderOptions } from '../../models/decoder.ts';
-import { loadParameters } from '../../models/on-device.ts';
+import { loadAdapter, loadParameters, placeTensor } from '../../models/on-device.ts';
+import { fitted } from '../../models/untie.ts';
 import type { RecipeContext } from '../context.ts';
-import { loadTeacherAdapter } from './adapter.ts';
+import { loraSettings, openAdapter } from './adapter.ts';
 import type { Student } from './student.ts';
 
 export interface DeviceModel {
@@ -29,9 +30,19 @@ export async function teacherOnDevice(
   model: Model,
   onProgress?: Progress,
 ): Promise<DeviceModel> {
-  const parameters = await loadParameters(device, model, undefined, onProgress);
-  const adapter = await loadTeacherAdapter(context, device, model);
-  return deviceModel(device, model.options, new Map([...parameters, ...adapter.tensors]), adapter.decoder);
+  const { teacher } = context.recipe;
+  const place = teacher.kind === 'engine' ? teacher.adapter : null;
+  if (place === null) {
+    const tensors = await loadParameters(device, model, undefined, onProgress);
+    return deviceModel(device, model.options, tensors, undefined);
+  }
+  const whole = fitted(model, await openAdapter(context, 'teacher.adapter', place), place);
+  const tensors = await loadParameters(device, whole.model, undefined, onProgress);
+  loadAdapter(device, whole.model.options, whole.adapter, place, tensors);
+  return deviceModel(device, whole.model.options, tensors, {
+    settings: loraSettings(whole.adapter.config, 0),
+    trainable: false,
+  });
 }
 
 /** @param trained what training has changed, by name; undefined: the student as it starts */
@@ -45,7 +56,7 @@ export async function studentOnDevice(
   const tensors = await loadParameters(device, withTrained(model, trained), undefined, onProgress);
   for (const [name, { shape, data }] of adapter?.tensors ?? []) {
     const values = trained?.get(name) ?? data;
-    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, values)));
+    await device.guarded(() => placeTensor(device, tensors, name, { shape, data: values }));
   }
   return deviceModel(
     device,

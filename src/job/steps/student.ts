@@ -9,9 +9,10 @@ import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
 import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
-import type { LoraSettings } from '../../models/lora.ts';
+import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
+import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
 import type { RecipeContext } from '../context.ts';
@@ -79,13 +80,13 @@ export async function baseOf(context: RecipeContext): Promise<Model> {
 
 async function withAdapter(
   context: RecipeContext,
-  model: Model,
+  base: Model,
   added: AddedTokens,
 ): Promise<{ model: Model; adapter: StudentAdapter | null }> {
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
   if (lora === null) {
-    return { model: given ? merged(model, { name: student.adapter!, adapter: given }) : model, adapter: null };
+    return { model: given ? merged(base, { name: student.adapter!, adapter: given }) : base, adapter: null };
   }
   if (given) {
     if (added.count > 0) {
@@ -96,17 +97,30 @@ async function withAdapter(
         'no tokens to add, or no adapter',
       );
     }
-    const settings = loraSettings(given.config, lora.lora_dropout);
-    refuseMisfit(model, settings, given.tensors, student.adapter!);
+    const { model, adapter } = fitted(base, given, student.adapter!);
+    const settings = loraSettings(adapter.config, lora.lora_dropout);
+    refuseMisfit(model, settings, adapter.tensors, student.adapter!);
     return {
       model,
-      adapter: { config: { ...given.config, lora_dropout: lora.lora_dropout }, settings, tensors: given.tensors },
+      adapter: { config: { ...adapter.config, lora_dropout: lora.lora_dropout }, settings, tensors: adapter.tensors },
     };
   }
-  const config = { ...newConfig(context, lora, model), trainable_token_indices: trainedTokens(model.options, added) };
+  const asked = newConfig(context, lora, base);
+  const model = untiedFor(base, asked, context.recipeFile);
+  const config = { ...asked, trainable_token_indices: trainedTokens(model.options, added, asked) };
   const settings = loraSettings(config, lora.lora_dropout);
   const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
-  if (tensors.size === 0) {
+  for (const module of lora.modules_to_save ?? []) {
+    const alone: LoraSettings = { ...settings, modules_to_save: [module], bias: 'none' };
+    if ([...model.parameters.keys()].some((name) => trainsWhole(alone, name))) continue;
+    throw new InputError(
+      context.recipeFile,
+      'lora.modules_to_save',
+      `${JSON.stringify(module)} names no module of ${model.name}`,
+      'names such as embed_tokens and lm_head',
+    );
+  }
+  if (![...tensors.keys()].some((name) => name.endsWith('.lora_A.weight'))) {
     throw new InputError(
       context.recipeFile,
       'lora.target_modules',
@@ -127,7 +141,7 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
       'names of linear layers, or "all-linear"',
     );
   }
-  const { r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights } = lora;
+  const { r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights, modules_to_save, bias } = lora;
   const { student } = context.recipe;
   return adapterConfig({
     r,
@@ -137,6 +151,8 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     use_rslora,
     use_dora,
     init_lora_weights,
+    modules_to_save,
+    bias,
     fan_in_fan_out: model.options.conv1d === true,
     task_type: 'CAUSAL_LM',
     base_model_name_or_path: student.compress ? null : student.model,
@@ -158,7 +174,9 @@ function refuseMisfit(model: Model, settings: LoraSettings, tensors: StudentAdap
   }
 }
 
-function merged(model: Model, named: Parameters<typeof mergeAdapters>[1][number]): Model {
+function merged(base: Model, { name, adapter: given }: Parameters<typeof mergeAdapters>[1][number]): Model {
+  const { model, adapter } = fitted(base, given, name);
+  const named = { name, adapter };
   return { ...model, weights: readable(model.weights, mergeAdapters(model.weights, [named], model.options)) };
 }
 
