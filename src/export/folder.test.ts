@@ -108,6 +108,16 @@ tags:
     expect(card).toContain('1.3 million parameters');
   });
 
+  it('hands safetensors on to the servers that read a folder, naming what they read', () => {
+    const onnx = { path: 'onnx/model.onnx', bytes: 1, dtype: 'fp32' };
+    const safetensors = { path: 'model.safetensors', bytes: 1, dtype: 'F32' };
+    const card = modelCard(facts, [safetensors], []);
+    expect(card).toContain('vllm serve THIS_FOLDER\ntrtllm-serve THIS_FOLDER\n');
+    expect(card).toContain('`config.json`, `model.safetensors`, the files of the tokenizer');
+    expect(modelCard(facts, [onnx], ['fp32'])).not.toContain('vllm');
+    expect(modelCard({ ...facts, task: 'fill-mask' }, [safetensors], [])).not.toContain('vllm');
+  });
+
   it('says nothing of a base that has no name on the hub, and lets no name break the page', () => {
     const card = modelCard({ ...facts, base_model: './my folder', teacher: 'a | b\n# c <script>' }, [], ['fp32']);
     expect(card).not.toContain('base_model');

@@ -118,6 +118,7 @@ Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.
   }
   if (files.some(({ path }) => path.endsWith('.safetensors'))) {
     ways.push("With Python's transformers: `" + `${AUTO_CLASS[task]}.from_pretrained('THIS_FOLDER')\`.\n`);
+    if (task === 'text-generation') ways.push(servers(files));
   }
   const gguf = files.find(({ path }) => path.endsWith('.gguf'));
   if (gguf) {
@@ -130,6 +131,21 @@ ollama create my-model -f Modelfile && ollama run my-model
 `);
   }
   return ways.join('\n');
+}
+
+/** Both read a folder as the hub holds it; neither converts or builds anything first. */
+function servers(files: readonly CardFile[]): string {
+  const weights = files.filter(({ path }) => path.endsWith('.safetensors')).map(({ path }) => `\`${path}\``);
+  const read = ['`config.json`', ...weights, 'the files of the tokenizer'].join(', ');
+  return `On a server with an NVIDIA GPU, with vLLM or TensorRT-LLM, each of which reads ${read} where it serves this architecture:
+
+\`\`\`sh
+vllm serve THIS_FOLDER
+trtllm-serve THIS_FOLDER
+\`\`\`
+
+Both answer at http://localhost:8000/v1 as OpenAI's API does.
+`;
 }
 
 const write = (prompt: string): string =>

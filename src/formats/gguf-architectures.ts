@@ -238,7 +238,15 @@ export async function ropeScaling(values: Metadata, file: GgufFile): Promise<Jso
   const short = 'rope_factors_short.weight';
   if (file.tensors.has(long) && file.tensors.has(short)) {
     const factors = async (name: string) => [...(await file.readF32(name))].map(shortest);
-    return { rope_scaling: { type: 'longrope', long_factor: await factors(long), short_factor: await factors(short) } };
+    const gain = values.number('rope.scaling.attn_factor', 0);
+    return {
+      rope_scaling: {
+        type: 'longrope',
+        long_factor: await factors(long),
+        short_factor: await factors(short),
+        ...(gain > 0 ? { attention_factor: gain } : {}),
+      },
+    };
   }
   if (file.tensors.has('rope_freqs.weight')) return { rope_scaling: await llama3Scaling(values, file) };
   const type = values.string('rope.scaling.type', 'none');

@@ -10,6 +10,8 @@ import type { JsonObject } from './strict-json.ts';
 import { findTensor, viewTensor, type TensorFile } from './tensor-file.ts';
 
 export interface GgufModel extends TensorFile {
+  /** Under hub names, with what was done to each on its way into the file. */
+  readonly tensors: ReadonlyMap<string, GgufTensorInfo & { readonly change: Change }>;
   /** As the hub's config.json would say it. */
   readonly config: JsonObject;
 }

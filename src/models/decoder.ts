@@ -10,10 +10,10 @@
 import type { Graph } from '../engine/graph/graph.ts';
 import type { Dim, Value } from '../engine/graph/types.ts';
 import {
+  activation,
   add,
   attention,
   embedding,
-  gelu,
   kvAppend,
   layernorm,
   matmul,
@@ -24,7 +24,7 @@ import {
   scale,
   siluMul,
   split,
-  type GeluForm,
+  type ActivationName,
 } from '../engine/ops/index.ts';
 import {
   adapted,
@@ -71,10 +71,9 @@ export interface DecoderOptions {
   readonly head_norm?: boolean;
   /** Multiplies the embeddings. */
   readonly embedding_scale?: number;
-  /** down(gelu(up(x))) instead of down(silu(gate(x)) · up(x)). */
-  readonly plain_mlp?: GeluForm;
-  /** down(gelu(gate(x)) · up(x)). */
-  readonly gate_gelu?: GeluForm;
+  readonly activation: ActivationName;
+  /** down(activation(up(x))) instead of down(activation(gate(x)) · up(x)). */
+  readonly plain_mlp?: boolean;
   /** Weights of linear layers lie [in, out] (GPT-2's Conv1D). */
   readonly conv1d?: boolean;
   /** Multiplies q·k in layer i; 1/√head_dim where absent. */
@@ -195,10 +194,11 @@ export function decoder(
     const inner = options.intermediate_size;
     const wide = (name: string, parts = 1): Value => linear(`${path}.${name}`, x, parts * inner, options.mlp_bias);
     const down = (y: Value): Value => linear(`${path}.${names.down}`, y, H, options.mlp_bias);
-    if (options.plain_mlp) return down(gelu(wide(names.up), { approximate: options.plain_mlp }));
+    if (options.plain_mlp) return down(activation(wide(names.up), options.activation));
     const [gate, up] = names.gate ? [wide(names.gate), wide(names.up)] : split(wide(names.up, 2), [inner, inner]);
-    if (options.gate_gelu) return down(mul(gelu(gate!, { approximate: options.gate_gelu }), up!));
-    return down(siluMul(gate!, up!));
+    // fused where nearly every model has it
+    if (options.activation === 'silu') return down(siluMul(gate!, up!));
+    return down(mul(activation(gate!, options.activation), up!));
   };
 
   const table = (path: string): Value => {

@@ -3,11 +3,20 @@
  * architecture is a reading of its `config.json` into these options (architectures/), as for decoders.
  *
  *   x = norm(embed(ids) + position + type(ids));  per layer: x = norm(x + attention(x)); x = norm(x + mlp(x))
- *   logits = norm(gelu(transform(x))) Wᵀ + b, W the embedding where tied
+ *   logits = norm(activation(transform(x))) Wᵀ + b, W the embedding where tied
  */
 import type { Graph } from '../engine/graph/graph.ts';
 import type { Dim, Value } from '../engine/graph/types.ts';
-import { add, attention, embedding, gelu, layernorm, matmul, positions, type GeluForm } from '../engine/ops/index.ts';
+import {
+  activation,
+  add,
+  attention,
+  embedding,
+  layernorm,
+  matmul,
+  positions,
+  type ActivationName,
+} from '../engine/ops/index.ts';
 import { loraOf, trained, type DecoderChoices } from './decoder.ts';
 import type { EncoderNames } from './names.ts';
 
@@ -22,7 +31,7 @@ export interface EncoderOptions {
   /** Kinds of token that are told apart (first and second sentence); undefined: none. */
   readonly type_vocab_size?: number;
   readonly norm_eps: number;
-  readonly activation: GeluForm;
+  readonly activation: ActivationName;
   readonly tie_word_embeddings: boolean;
   readonly names: EncoderNames;
   /** Whether there is a masked-LM head; a bare encoder gives hidden states only. */
@@ -75,7 +84,7 @@ export function encoder(
   };
   const norm = (path: string, x: Value): Value =>
     layernorm(x, weight(`${path}.weight`, [H]), weight(`${path}.bias`, [H]), { eps: options.norm_eps });
-  const activated = (x: Value): Value => gelu(x, { approximate: options.activation });
+  const activated = (x: Value): Value => activation(x, options.activation);
   const table = (name: string, rows: number): Value => weight(`${names.embeddings}.${name}.weight`, [rows, H]);
 
   const embeddings = table('word_embeddings', options.vocab_size);

@@ -1,6 +1,7 @@
 /** Every op's builder: what models and training are written with. */
 export { accumulate } from './accumulate/accumulate.ts';
 export { adafactor } from './adafactor/adafactor.ts';
+export { activation, type ActivationName } from './activation/activation.ts';
 export { adamw } from './adamw/adamw.ts';
 export { adamw8bit, statesOf8bit } from './adamw-8bit/adamw-8bit.ts';
 export { lion } from './lion/lion.ts';
@@ -9,7 +10,6 @@ export { add } from './add/add.ts';
 export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
-export { gelu, type GeluForm } from './gelu/gelu.ts';
 export { inverseNorms } from './inverse-norms/inverse-norms.ts';
 export { kvAppend } from './kv-append/kv-append.ts';
 export { layernorm } from './layernorm/layernorm.ts';

@@ -59,14 +59,8 @@ export function ggufFile({ shape, entries, weights, names }: GgufContent, type: 
       data: async () => encodeGgml(dtype, changedForGguf(await weights.readF32(hub), hubShape, change).data),
     });
   }
-  const { ropeFactors } = shape;
-  if (ropeFactors) {
-    tensors.push({
-      name: 'rope_freqs.weight',
-      dtype: 'F32',
-      shape: [ropeFactors.length],
-      data: () => new Uint8Array(ropeFactors.buffer),
-    });
+  for (const [name, factors] of shape.ropeFactors) {
+    tensors.push({ name, dtype: 'F32', shape: [factors.length], data: () => new Uint8Array(factors.buffer) });
   }
   const head: GgufEntry[] = [
     { key: 'general.architecture', type: 'string', value: shape.architecture },

@@ -1,19 +1,22 @@
 import { describe, expect, it } from 'vitest';
+import { nodeFile } from '../../cli/node-files.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
 import { modelFromGguf } from '../../formats/gguf-model.ts';
 import { openGguf } from '../../formats/gguf.ts';
 import { f16ToF32, f32ToF16 } from '../../formats/half.ts';
+import { openSafetensors } from '../../formats/safetensors.ts';
+import { openModel, type Model } from '../../models/model.ts';
 import { exportModel, type ExportOptions } from '../export-model.ts';
-import { hasReference, MemorySink, ort, referenceModel } from '../export.testing.ts';
+import { hasReference, MemorySink, ort, referenceModel, textFolder } from '../export.testing.ts';
 import type { SmallFile } from '../folder.ts';
 import { ggufShape } from './metadata.ts';
 import { modelfile } from './modelfile.ts';
 import { ggufTokenizer } from './tokenizer.ts';
 import { verifyGguf } from './verify.ts';
 
-async function exported(name: string, options: Partial<ExportOptions> = {}) {
+async function exported(name: string, options: Partial<ExportOptions> = {}, given?: Model) {
   const sink = new MemorySink();
-  const model = await referenceModel(name);
+  const model = given ?? (await referenceModel(name));
   const done = await exportModel({
     model,
     dtypes: [],
@@ -128,7 +131,7 @@ describe.skipIf(!hasReference('gpt2'))('GGUF of a GPT-2', () => {
   it('refuses what llama.cpp would compute differently', async () => {
     const { options, config } = await referenceModel('gpt2');
     const refused = (more: object) => () => ggufShape(config, { ...options, ...more }, 'm');
-    expect(refused({ plain_mlp: 'none' })).toThrow('activation_function');
+    expect(refused({ activation: 'gelu' })).toThrow('activation_function');
     expect(refused({ attention_scale: () => 1 })).toThrow('scale_attn_weights');
   });
 });
@@ -144,10 +147,68 @@ describe.skipIf(!hasReference('llama'))('rotary scaling', () => {
       original_max_position_embeddings: 64,
     } as const;
     const shape = ggufShape(config, { ...options, rotary: { ...options.rotary!, scaling } }, 'm');
-    expect(shape.ropeFactors!.at(0)).toBe(1);
-    expect(shape.ropeFactors!.at(-1)).toBe(8);
+    const factors = shape.ropeFactors.get('rope_freqs.weight')!;
+    expect(factors.at(0)).toBe(1);
+    expect(factors.at(-1)).toBe(8);
     const unusual = { ...options.rotary!, scaling: { ...scaling, high_freq_factor: 3 } };
     expect(() => ggufShape(config, { ...options, rotary: unusual }, 'm')).toThrow('has no form in a llama GGUF');
+  });
+});
+
+describe('GGUF of the decoders’ fixtures', () => {
+  /** What PyTorch judged, with another config where asked. */
+  async function fixture(name: string, more: object = {}) {
+    const file = `src/models/architectures/${name}.fixture.safetensors`;
+    const config = JSON.parse((await openSafetensors(await nodeFile(file))).metadata.config!) as object;
+    const folder = textFolder({ 'config.json': JSON.stringify({ ...config, ...more }) });
+    const source = async (path: string) => (path === 'model.safetensors' ? nodeFile(file) : folder.open(path));
+    return openModel({ name, open: source });
+  }
+  /** The reader says the same model with the same weights, or the export throws. */
+  async function written(model: Model) {
+    const { open } = await exported(model.name, { gguf: ['F32', 'Q8_0'] }, model);
+    return open('F32');
+  }
+
+  it('mistral and qwen3 come back', async () => {
+    expect((await written(await fixture('mistral'))).values.get('llama.attention.sliding_window')).toBe(4);
+    const qwen = await written(await fixture('qwen3', { use_sliding_window: false, layer_types: null }));
+    expect(qwen.tensors.has('blk.0.attn_q_norm.weight')).toBe(true);
+  });
+
+  it('phi3 keeps both lists of longrope, its gain, and a part of a head that is turned', async () => {
+    const file = await written(await fixture('phi3'));
+    expect([...(await file.readF32('rope_factors_long.weight'))]).toEqual([1.2, 4].map(Math.fround));
+    expect([...(await file.readF32('rope_factors_short.weight'))]).toEqual([1, 1.3].map(Math.fround));
+    expect(file.values.get('phi3.rope.dimension_count')).toBe(4);
+    expect(file.values.get('phi3.rope.scaling.original_context_length')).toBe(8);
+    // √(1 + ln 8 / ln 8)
+    expect(file.values.get('phi3.rope.scaling.attn_factor')).toBeCloseTo(Math.SQRT2, 6);
+    expect(file.tensors.get('blk.0.ffn_up.weight')!.shape).toEqual([32, 16]);
+  });
+
+  it('gemma3’s norms lie one higher, and the file is refused where llama.cpp would compute otherwise', async () => {
+    const release = { query_pre_attn_scalar: 8, layer_types: ['sliding_attention', 'sliding_attention'] };
+    const model = await fixture('gemma3', release);
+    const file = await written(model);
+    const norm = await model.weights.readF32('model.layers.0.post_feedforward_layernorm.weight');
+    expect(await file.readF32('blk.0.post_ffw_norm.weight')).toEqual(norm.map((weight) => weight + 1));
+    expect(file.values.get('gemma3.rope.scaling.factor')).toBe(8);
+    const refused = async (more: object) => {
+      const { config, options } = await fixture('gemma3', { ...release, ...more });
+      return () => ggufShape(config, options, 'm');
+    };
+    expect(await refused({ query_pre_attn_scalar: 10 })).toThrow('query_pre_attn_scalar');
+    expect(await refused({ layer_types: ['sliding_attention', 'full_attention'] })).toThrow('layer_types');
+    expect(await refused({ hidden_activation: 'gelu' })).toThrow('hidden_activation');
+    expect(await refused({ rope_parameters: { sliding_attention: { rope_theta: 5000 } } })).toThrow(
+      'rope_local_base_freq',
+    );
+  });
+
+  it('a llama with another activation is refused', async () => {
+    const { config, options } = await fixture('mistral', { hidden_act: 'gelu' });
+    expect(() => ggufShape(config, options, 'm')).toThrow('config.json: hidden_act');
   });
 });
 

@@ -4,32 +4,35 @@
  * compute differently, is refused by name.
  */
 import { InputError } from '../../formats/input-error.ts';
+import type { ActivationName } from '../../engine/ops/index.ts';
 import type { GgufEntry } from '../../formats/gguf-write.ts';
 import type { RawConfig } from '../../models/config.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
 import type { RotaryOptions } from '../../models/rotary.ts';
 
-/** llama.cpp's architecture by `model_type`. */
-const ARCHITECTURES: Readonly<Record<string, string>> = {
-  llama: 'llama',
-  mistral: 'llama',
-  qwen2: 'qwen2',
-  qwen3: 'qwen3',
-  gpt2: 'gpt2',
+/** llama.cpp's architecture by `model_type`, and the one activation that it computes there. */
+const ARCHITECTURES: Readonly<Record<string, { readonly ggml: string; readonly activation: ActivationName }>> = {
+  llama: { ggml: 'llama', activation: 'silu' },
+  mistral: { ggml: 'llama', activation: 'silu' },
+  qwen2: { ggml: 'qwen2', activation: 'silu' },
+  qwen3: { ggml: 'qwen3', activation: 'silu' },
+  phi3: { ggml: 'phi3', activation: 'silu' },
+  gemma3_text: { ggml: 'gemma3', activation: 'gelu_pytorch_tanh' },
+  gpt2: { ggml: 'gpt2', activation: 'gelu_pytorch_tanh' },
 };
 
 export interface GgufShape {
   readonly architecture: string;
   readonly entries: readonly GgufEntry[];
-  /** What each rotary frequency is divided by (Llama 3); f32 [rotated dimensions / 2]. */
-  readonly ropeFactors?: Float32Array<ArrayBuffer>;
+  /** What each rotary frequency is divided by, under ggml's names; f32 [rotated dimensions / 2] each. */
+  readonly ropeFactors: ReadonlyMap<string, Float32Array<ArrayBuffer>>;
 }
 
 /** @param file of errors: the model's name */
 export function ggufShape(config: RawConfig, options: DecoderOptions, file: string): GgufShape {
   const type = String(config.model_type);
-  const architecture = Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type]! : undefined;
-  if (architecture === undefined) {
+  const found = Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type]! : undefined;
+  if (found === undefined) {
     throw new InputError(
       file,
       'config.json: model_type',
@@ -37,10 +40,12 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
       `${Object.keys(ARCHITECTURES).join(', ')}, or no GGUF`,
     );
   }
+  const architecture = found.ggml;
+  const refuse = (field: string, allowed: string): InputError =>
+    new InputError(file, `config.json: ${field}`, `it has no form in a ${architecture} GGUF`, `${allowed}, or no GGUF`);
+  if (options.activation !== found.activation) throw refuse(ACTIVATION_FIELDS[type] ?? 'hidden_act', found.activation);
   const { rotary } = options;
-  if (rotary && rotary.dims !== options.head_dim) {
-    throw new InputError(file, 'config.json: partial_rotary_factor', 'llama.cpp turns whole heads', '1, or no GGUF');
-  }
+  if (rotary && rotary.dims !== options.head_dim && architecture !== 'phi3') throw refuse('partial_rotary_factor', '1');
   const entries: GgufEntry[] = [];
   const count = (key: string, value: number): void =>
     void entries.push({ key: `${architecture}.${key}`, type: 'u32', value });
@@ -52,16 +57,19 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
   count('feed_forward_length', options.intermediate_size);
   count('attention.head_count', options.num_attention_heads);
   if (!rotary) {
-    refuseOtherGpt2(options, file);
+    refuseOtherGpt2(options, refuse);
     float('attention.layer_norm_epsilon', options.norm_eps);
     count('vocab_size', options.vocab_size);
-    return { architecture, entries };
+    return { architecture, entries, ropeFactors: new Map() };
   }
+  if (architecture === 'gemma3') refuseOtherGemma3(options, refuse);
   count('attention.head_count_kv', options.num_key_value_heads);
   count('attention.key_length', options.head_dim);
   count('attention.value_length', options.head_dim);
   float('attention.layer_norm_rms_epsilon', options.norm_eps);
-  if (options.sliding_window !== undefined) count('attention.sliding_window', options.sliding_window);
+  // phi3 names it always, as the converter does; llama.cpp reads it there and shows every key all the same
+  const window = options.sliding_window ?? (architecture === 'phi3' ? 0 : undefined);
+  if (window !== undefined) count('attention.sliding_window', window);
   count('rope.dimension_count', rotary.dims);
   float('rope.freq_base', rotary.theta);
   count('vocab_size', options.vocab_size);
@@ -69,32 +77,70 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
   const { scaling } = rotary;
   switch (scaling.kind) {
     case 'default':
-      return { architecture, entries };
+      return { architecture, entries, ropeFactors: new Map() };
     case 'linear':
       entries.push({ key: `${architecture}.rope.scaling.type`, type: 'string', value: 'linear' });
       float('rope.scaling.factor', scaling.factor);
-      return { architecture, entries };
+      return { architecture, entries, ropeFactors: new Map() };
     case 'llama3':
       if (architecture !== 'llama') break;
       if (scaling.low_freq_factor !== 1 || scaling.high_freq_factor !== 4) break; // a GGUF has no place for them
       count('rope.scaling.original_context_length', scaling.original_max_position_embeddings);
-      return { architecture, entries, ropeFactors: llama3Factors(rotary.theta, rotary.dims, scaling) };
+      return {
+        architecture,
+        entries,
+        ropeFactors: new Map([['rope_freqs.weight', llama3Factors(rotary.theta, rotary.dims, scaling)]]),
+      };
+    case 'longrope':
+      if (architecture !== 'phi3') break;
+      count('rope.scaling.original_context_length', scaling.original_max_position_embeddings);
+      float('rope.scaling.attn_factor', scaling.attention_factor);
+      return {
+        architecture,
+        entries,
+        ropeFactors: new Map([
+          ['rope_factors_long.weight', Float32Array.from(scaling.long_factor)],
+          ['rope_factors_short.weight', Float32Array.from(scaling.short_factor)],
+        ]),
+      };
   }
   throw new InputError(
     file,
     'config.json: rope_scaling',
     `${JSON.stringify(scaling)} has no form in a ${architecture} GGUF`,
-    'default, linear or that of the Llama 3 releases',
+    'default, linear, that of the Llama 3 releases, or longrope for phi3',
   );
 }
 
-/** llama.cpp's gpt2 has the tanh form of GELU and scores over √head size; a GGUF has no word for others. */
-function refuseOtherGpt2({ plain_mlp, attention_scale, head_dim }: DecoderOptions, file: string): void {
-  const refuse = (field: string, allowed: string): InputError =>
-    new InputError(file, `config.json: ${field}`, 'it has no form in a gpt2 GGUF', `${allowed}, or no GGUF`);
-  if (plain_mlp !== 'tanh') throw refuse('activation_function', 'gelu_new');
+/** What a config calls its activation, where it is not `hidden_act`. */
+const ACTIVATION_FIELDS: Readonly<Record<string, string>> = {
+  gpt2: 'activation_function',
+  gemma3_text: 'hidden_activation',
+};
+
+type Refuse = (field: string, allowed: string) => InputError;
+
+/** llama.cpp's gpt2 has scores over √head size; a GGUF has no word for others. */
+function refuseOtherGpt2({ attention_scale, head_dim }: DecoderOptions, refuse: Refuse): void {
   if (attention_scale?.(0) !== 1 / Math.sqrt(head_dim)) throw refuse('scale_attn_weights', 'true');
   if (attention_scale(1) !== attention_scale(0)) throw refuse('scale_attn_by_inverse_layer_idx', 'false');
+}
+
+/**
+ * llama.cpp's gemma3 knows the releases (src/models/gemma3.cpp): a window in five layers of six, turned by 10000 without
+ * scaling; scores over √head size, but for the 27B of 62 layers; no biases.
+ */
+function refuseOtherGemma3(options: DecoderOptions, refuse: Refuse): void {
+  const { hidden_size, num_attention_heads, num_hidden_layers, head_dim, sliding_rotary } = options;
+  const scalar = num_hidden_layers === 62 ? hidden_size / num_attention_heads : head_dim;
+  if (options.attention_scale?.(0) !== 1 / Math.sqrt(scalar)) throw refuse('query_pre_attn_scalar', String(scalar));
+  if (options.sliding_layers?.some((slides, layer) => slides === ((layer + 1) % 6 === 0))) {
+    throw refuse('layer_types', 'full_attention in every sixth layer');
+  }
+  if (sliding_rotary?.theta !== 1e4 || sliding_rotary.scaling.kind !== 'default') {
+    throw refuse('rope_local_base_freq', '10000, unscaled');
+  }
+  if (options.qkv_bias) throw refuse('attention_bias', 'false');
 }
 
 function llama3Factors(

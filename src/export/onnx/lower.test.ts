@@ -3,12 +3,12 @@ import { Graph } from '../../engine/graph/graph.ts';
 import { interpret } from '../../engine/graph/interpret.ts';
 import { sizeOf, type Value } from '../../engine/graph/types.ts';
 import {
+  activation,
   add,
   addScaled,
   attention,
   concat,
   embedding,
-  gelu,
   layernorm,
   matmul,
   mul,
@@ -19,6 +19,7 @@ import {
   siluMul,
   split,
 } from '../../engine/ops/index.ts';
+import { ACTIVATION_NAMES } from '../../engine/ops/activation/activation.ts';
 import { expectClose, noise } from '../../engine/testing.ts';
 import { collect } from '../export-model.ts';
 import { ort } from '../export.testing.ts';
@@ -87,8 +88,7 @@ describe('each op as ONNX computes what its float64 reference does', () => {
     mul: (g) => mul(x(g, 6), x(g, 6, 'y')),
     scale: (g) => scale(x(g, 6), 0.3),
     'silu-mul': (g) => siluMul(x(g, 6), x(g, 6, 'y')),
-    'gelu, none': (g) => gelu(x(g, 6), { approximate: 'none' }),
-    'gelu, tanh': (g) => gelu(x(g, 6), { approximate: 'tanh' }),
+    ...Object.fromEntries(ACTIVATION_NAMES.map((name) => [name, (g: Graph) => activation(x(g, 6), name)])),
     layernorm: (g) => layernorm(x(g, 12), g.parameter('w', [12]), g.parameter('b', [12]), { eps: 1e-5 }),
     'split, its middle': (g) => split(x(g, 12), [3, 4, 5])[1]!,
     concat: (g) => concat([x(g, 3), x(g, 5, 'y')]),

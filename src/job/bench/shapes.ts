@@ -34,6 +34,7 @@ export const SMOLLM2: DecoderOptions = {
   max_position_embeddings: 8192,
   norm_eps: 1e-5,
   rotary: { theta: 100000, dims: 64, scaling: { kind: 'default' } },
+  activation: 'silu',
   tie_word_embeddings: true,
   qkv_bias: false,
   output_bias: false,

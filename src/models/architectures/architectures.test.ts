@@ -39,7 +39,7 @@ describe('encoders', () => {
   });
 
   it('refuse what would change the numbers', () => {
-    expect(() => read({ ...bert, hidden_act: 'relu' })).toThrow('hidden_act');
+    expect(() => read({ ...bert, hidden_act: 'mish' })).toThrow('hidden_act');
     expect(() => read({ ...bert, position_embedding_type: 'relative_key' })).toThrow('position_embedding_type');
     expect(() => read({ ...bert, is_decoder: true })).toThrow('is_decoder');
     expect(() => read({ ...bert, num_attention_heads: 5 })).toThrow('num_attention_heads');
@@ -47,6 +47,18 @@ describe('encoders', () => {
 
   it('are refused in words where text is written', () => {
     expect(refused(bert)).toMatch(/"bert" is an encoder: it reads text and does not write it/);
+  });
+});
+
+describe('activations', () => {
+  it('are read by transformers’ names in every architecture', () => {
+    const activation = (more: object) => readArchitecture({ ...LLAMA, ...more }, 'config.json').activation;
+    expect(activation({})).toBe('silu');
+    expect(activation({ hidden_act: 'swish' })).toBe('silu');
+    expect(activation({ hidden_act: 'gelu' })).toBe('gelu');
+    expect(activation({ hidden_act: 'gelu_fast' })).toBe('gelu_pytorch_tanh');
+    expect(activation({ model_type: 'qwen2', hidden_act: 'quick_gelu' })).toBe('quick_gelu');
+    expect(refused({ ...LLAMA, hidden_act: 'mish' })).toMatch(/hidden_act: "mish"/);
   });
 });
 
@@ -59,7 +71,8 @@ describe('gpt2', () => {
       intermediate_size: 96,
       max_position_embeddings: 1024,
       norm_eps: 1e-5,
-      plain_mlp: 'tanh',
+      plain_mlp: true,
+      activation: 'gelu_pytorch_tanh',
       tie_word_embeddings: true,
     });
     expect(options.attention_scale!(1)).toBe(1 / Math.sqrt(12));
@@ -73,7 +86,7 @@ describe('gpt2', () => {
   });
 
   it('refuses what would change the numbers', () => {
-    expect(refused({ ...config, activation_function: 'relu' })).toMatch(/activation_function: "relu"/);
+    expect(refused({ ...config, activation_function: 'mish' })).toMatch(/activation_function: "mish"/);
     expect(refused({ ...config, add_cross_attention: true })).toMatch(/add_cross_attention/);
     expect(refused({ ...config, n_head: 5 })).toMatch(/n_head/);
   });

@@ -5,7 +5,7 @@
 import type { ConfigReader } from '../config.ts';
 import type { EncoderOptions } from '../encoder.ts';
 import { bertNames } from '../names.ts';
-import { geluForm } from './gelu.ts';
+import { activationOf } from './activation.ts';
 import { headDivides, prefixOf } from './shared.ts';
 
 export function bert(config: ConfigReader, stored: ReadonlySet<string>): EncoderOptions {
@@ -24,7 +24,7 @@ export function bert(config: ConfigReader, stored: ReadonlySet<string>): Encoder
     max_position_embeddings: config.count('max_position_embeddings', 512),
     type_vocab_size: config.count('type_vocab_size', 2),
     norm_eps: config.positive('layer_norm_eps', 1e-12),
-    activation: geluForm(config, 'hidden_act', 'gelu'),
+    activation: activationOf(config, 'hidden_act', 'gelu'),
     tie_word_embeddings: config.flag('tie_word_embeddings', true),
     names,
     head: stored.has(`${names.head_transform}.weight`),

@@ -2,7 +2,7 @@
 import type { ConfigReader } from '../config.ts';
 import type { EncoderOptions } from '../encoder.ts';
 import { distilbertNames } from '../names.ts';
-import { geluForm } from './gelu.ts';
+import { activationOf } from './activation.ts';
 import { headDivides, prefixOf } from './shared.ts';
 
 export function distilbert(config: ConfigReader, stored: ReadonlySet<string>): EncoderOptions {
@@ -18,7 +18,7 @@ export function distilbert(config: ConfigReader, stored: ReadonlySet<string>): E
     max_position_embeddings: config.count('max_position_embeddings', 512),
     // no field of the config: modeling_distilbert.py writes it out
     norm_eps: 1e-12,
-    activation: geluForm(config, 'activation', 'gelu'),
+    activation: activationOf(config, 'activation', 'gelu'),
     tie_word_embeddings: config.flag('tie_word_embeddings', true),
     names,
     head: stored.has(`${names.head_transform}.weight`),

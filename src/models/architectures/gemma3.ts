@@ -7,7 +7,7 @@ import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GEMMA3_NAMES } from '../names.ts';
 import { readRotary, type RotaryOptions } from '../rotary.ts';
-import { geluForm } from './gelu.ts';
+import { activationOf } from './activation.ts';
 import { slidingLayers } from './sliding.ts';
 
 export function gemma3(config: ConfigReader): DecoderOptions {
@@ -33,7 +33,7 @@ export function gemma3(config: ConfigReader): DecoderOptions {
     head_norm: true,
     embedding_scale: Math.sqrt(hidden),
     attention_scale: () => scale,
-    gate_gelu: geluForm(config, 'hidden_activation', 'gelu_pytorch_tanh'),
+    activation: activationOf(config, 'hidden_activation', 'gelu_pytorch_tanh'),
     tie_word_embeddings: config.flag('tie_word_embeddings', true),
     qkv_bias: bias,
     output_bias: bias,

@@ -6,7 +6,7 @@ import type { ConfigReader } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GPT2_NAMES } from '../names.ts';
 import { headDivides } from './shared.ts';
-import { geluForm } from './gelu.ts';
+import { activationOf } from './activation.ts';
 
 export function gpt2(config: ConfigReader): DecoderOptions {
   config.only('add_cross_attention', false);
@@ -30,7 +30,8 @@ export function gpt2(config: ConfigReader): DecoderOptions {
     qkv_bias: true,
     output_bias: true,
     mlp_bias: true,
-    plain_mlp: geluForm(config, 'activation_function', 'gelu_new'),
+    plain_mlp: true,
+    activation: activationOf(config, 'activation_function', 'gelu_new'),
     attention_scale: (layer) => (byLayer ? scale / (layer + 1) : scale),
     conv1d: true,
     names: GPT2_NAMES,

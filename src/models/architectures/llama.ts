@@ -2,10 +2,10 @@
 import type { ConfigReader } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { readRotary, type ReadRotary } from '../rotary.ts';
+import { activationOf } from './activation.ts';
 
 /** @param given what an architecture of this build has otherwise */
 export function llama(config: ConfigReader, given: { head_dim?: number; rotary?: ReadRotary } = {}): DecoderOptions {
-  config.only('hidden_act', 'silu');
   config.only('pretraining_tp', 1);
   const hidden = config.count('hidden_size');
   const heads = config.count('num_attention_heads');
@@ -30,5 +30,6 @@ export function llama(config: ConfigReader, given: { head_dim?: number; rotary?:
     qkv_bias: bias,
     output_bias: bias,
     mlp_bias: config.flag('mlp_bias', false),
+    activation: activationOf(config, 'hidden_act', 'silu'),
   };
 }

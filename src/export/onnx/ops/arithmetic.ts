@@ -1,5 +1,6 @@
-/** Element by element: add, mul, scale, addScaled, siluMul, gelu, dropout (which is nothing outside training). */
+/** Element by element: add, mul, scale, addScaled, siluMul, activation, dropout (which is nothing outside training). */
 import type { Node } from '../../../engine/graph/types.ts';
+import type { ActivationName } from '../../../engine/ops/index.ts';
 import type { Lowered, Lowering, OpLowering } from '../lowering.ts';
 
 /**
@@ -30,12 +31,18 @@ export const siluMul: OpLowering = (c, { inputs: [gate, up] }) => {
   return [inFloat(c, c.emit('Mul', [silu, c.get(up!)]))];
 };
 
-export const gelu: OpLowering = (c, { inputs: [x], attributes }) => [
-  inFloat(
-    c,
-    c.emit('Gelu', [c.get(x!)], { approximate: { string: attributes.approximate === 'tanh' ? 'tanh' : 'none' } }),
-  ),
-];
+export const activation: OpLowering = (c, { inputs: [input], attributes }) => {
+  const x = c.get(input!);
+  const gated = (by: string): string => c.emit('Mul', [x, c.emit('Sigmoid', [by])]);
+  const written: Readonly<Record<ActivationName, () => string>> = {
+    gelu: () => c.emit('Gelu', [x], { approximate: { string: 'none' } }),
+    gelu_pytorch_tanh: () => c.emit('Gelu', [x], { approximate: { string: 'tanh' } }),
+    quick_gelu: () => gated(c.emit('Mul', [x, c.float(1.702)])),
+    relu: () => c.emit('Relu', [x]),
+    silu: () => gated(x),
+  };
+  return [inFloat(c, written[attributes.name as ActivationName]())];
+};
 
 export const dropout: OpLowering = (c, node: Node) => [{ name: c.get(node.inputs[0]!), type: c.precision.float }];
 
