@@ -8,6 +8,7 @@ import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
 import { sequenceLogits, type SequenceLogits } from '../../models/logits.ts';
+import { stored } from '../../models/untie.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
 import type { RunData } from './data.ts';
@@ -28,7 +29,8 @@ export async function exportStudent(
   const files: Report['export']['files'] = [];
   const named = student.adapter ? trainedAdapter(student, trained) : undefined;
   if (named && wanted.adapter) {
-    for (const { path, bytes } of writeAdapter(named.adapter.config, named.adapter.tensors)) {
+    const { config, tensors } = stored(student.model, named.adapter);
+    for (const { path, bytes } of writeAdapter(config, tensors)) {
       await outlet.write(`adapter/${path}`, bytes);
       files.push({ path: `adapter/${path}`, bytes: bytes.length, dtype: path.endsWith('.json') ? 'json' : 'F32' });
     }
