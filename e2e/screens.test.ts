@@ -229,9 +229,9 @@ describe('while a run is on', () => {
         static override get permission(): NotificationPermission {
           return 'default';
         }
-        constructor(title: string, options: NotificationOptions) {
+        constructor(title: string, options?: NotificationOptions) {
           super(title, options);
-          told.push(`${title}: ${options.body}`);
+          told.push(`${title}: ${options?.body}`);
         }
       };
       Object.assign(window, { told });
@@ -273,7 +273,8 @@ it('writes what it made into a folder that the person picks', async () => {
   await page.getByText(/files? written/).waitFor();
   const written = await page.evaluate(async () => {
     const found: Record<string, number> = {};
-    type Entries = FileSystemDirectoryHandle & AsyncIterable<[string, FileSystemFileHandle | FileSystemDirectoryHandle]>;
+    type Entries = FileSystemDirectoryHandle &
+      AsyncIterable<[string, FileSystemFileHandle | FileSystemDirectoryHandle]>;
     const walk = async (folder: Entries, at: string): Promise<void> => {
       for await (const [name, handle] of folder) {
         if (handle.kind === 'directory') await walk(handle as Entries, `${at}${name}/`);

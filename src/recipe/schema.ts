@@ -343,6 +343,10 @@ export const exportFormats = v.strictObject({
   adapter: v.optional(flag('Write the PEFT adapter.'), true),
   safetensors: v.optional(flag('Write the merged weights as safetensors.'), false),
   gguf: v.optional(listOf('Kinds of GGUF file to write.', v.picklist(['F32', 'F16', 'Q8_0', 'Q4_0'])), []),
+  logit_cache: v.optional(
+    flag('Write the teacher’s logits as one file, which another run takes with teacher.kind "cache".'),
+    false,
+  ),
 });
 
 /** Version of the recipe's own shape; migrations.ts brings older ones up to it. */

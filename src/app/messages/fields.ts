@@ -83,6 +83,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'export.adapter': 'Adapter',
   'export.safetensors': 'Safetensors',
   'export.gguf': 'GGUF',
+  'export.logit_cache': 'Teacher’s logits',
 };
 
 /** Label and sentence. */
@@ -170,4 +171,5 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'export.adapter': ['适配器', '写出 PEFT 适配器。'],
   'export.safetensors': ['Safetensors', '把合并后的权重写成 safetensors。'],
   'export.gguf': ['GGUF', '要写的 GGUF 文件的种类。'],
+  'export.logit_cache': ['教师的 logits', '把教师的 logits 写成一个文件，别的运行可用 teacher.kind "cache" 取用。'],
 };
