@@ -7,6 +7,8 @@
  *   state      lives on the device and is changed by ops in place (moments, accumulated gradients, a key-value cache)
  *   constant   made on the CPU once (rotary tables)
  */
+import { unpack, unpackOp } from '../ops/unpack/unpack.ts';
+import { isPacked } from './packing.ts';
 import type { Attributes, DType, GraphLike, Node, OpDefinition, Shape, TensorType, Value } from './types.ts';
 
 export type SourceKind = 'input' | 'parameter' | 'state' | 'constant';
@@ -43,8 +45,10 @@ export class Graph implements GraphLike {
   }
 
   /** The same name gives the same value: tied weights are one parameter asked for twice. */
-  parameter(name: string, shape: Shape, options: { trainable?: boolean } = {}): Value {
-    return this.source('parameter', name, { shape, dtype: 'f32' }, options.trainable ?? false);
+  parameter(name: string, shape: Shape, options: { trainable?: boolean; dtype?: DType } = {}): Value {
+    const { trainable = false, dtype = 'f32' } = options;
+    if (trainable && dtype !== 'f32') throw new RangeError(`'${name}' is trained, and held as ${dtype}`);
+    return this.source('parameter', name, { shape, dtype }, trainable);
   }
 
   state(name: string, shape: Shape, dtype: DType = 'f32'): Value {
@@ -65,11 +69,14 @@ export class Graph implements GraphLike {
     for (const value of inputs) {
       if (value.graph !== this) throw new RangeError(`${op.name}: an input belongs to another graph`);
     }
+    const taken = inputs.map((value, i) =>
+      isPacked(value.type.dtype) && op !== unpackOp && !op.packed?.includes(i) ? unpack(value) : value,
+    );
     const types = op.infer(
-      inputs.map((value) => value.type),
+      taken.map((value) => value.type),
       attributes,
     );
-    return this.add(op, inputs, attributes, types);
+    return this.add(op, taken, attributes, types);
   }
 
   sourceOf(value: Value): Source | undefined {

@@ -5,11 +5,13 @@
  * its inputs and its attributes. Everything else (differentiating, planning, running, writing ONNX) reads this and
  * nothing more.
  */
+import { isPacked, packedWords, type PackedDType } from './packing.ts';
 
 /** Elements along an axis; a string stands for a size that only the exported model's caller will know. */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
-export type DType = 'f32' | 'i32';
+/** Packed dtypes (packing.ts) hold frozen weights only. */
+export type DType = 'f32' | 'i32' | PackedDType;
 
 export interface TensorType {
   readonly shape: Shape;
@@ -82,6 +84,8 @@ export interface OpDefinition<A extends Attributes = Attributes> {
   kernel?(context: KernelContext<A>): readonly Dispatch[];
   /** Output i is input `inPlace[i]` overwritten: they share their storage (an optimiser's moments, a cache of keys). */
   readonly inPlace?: Readonly<Record<number, number>>;
+  /** Inputs that the kernel reads packed (packing.ts); any other gets its weight as f32, unpacked before. */
+  readonly packed?: readonly number[];
 }
 
 /** A tensor as a kernel sees it while it is being written: a type and a name tag for the plan to place. */
@@ -158,7 +162,12 @@ export function concrete(shape: Shape): readonly number[] {
 }
 
 export function bytesOf(type: TensorType): number {
-  return 4 * sizeOf(type.shape);
+  return 4 * wordsOf(type.dtype, sizeOf(type.shape));
+}
+
+/** 32-bit words that hold so many numbers. */
+export function wordsOf(dtype: DType, numbers: number): number {
+  return isPacked(dtype) ? packedWords(dtype, numbers) : numbers;
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {

@@ -3,7 +3,7 @@
  * write, replays the dispatches and brings the outputs home late: the caller may replay again before the numbers arrive.
  */
 import type { Source } from '../graph/graph.ts';
-import { bytesOf, type Binding, type Operand } from '../graph/types.ts';
+import { bytesOf, wordsOf, type Binding, type Operand } from '../graph/types.ts';
 import type { Plan, PlannedDispatch } from '../plan/plan.ts';
 import type { Device, DeviceTensor } from './device.ts';
 
@@ -281,8 +281,10 @@ export class Program {
   private rangeOf(operand: Operand, window?: Binding): Range {
     const placement = this.plan.placements.get(operand);
     if (!placement) throw new RangeError('an operand that the plan does not know');
-    const offset = 4 * (window?.offset ?? 0);
-    const size = 4 * (window?.length ?? operand.size - (window?.offset ?? 0));
+    const { dtype } = operand.type;
+    const { offset: start = 0, length = operand.size - start } = window ?? {};
+    const offset = 4 * wordsOf(dtype, start);
+    const size = 4 * wordsOf(dtype, length);
     if (placement.kind === 'arena') {
       return { buffer: this.arena.buffers[placement.slot.arena]!, offset: placement.slot.offset + offset, size };
     }

@@ -2,11 +2,13 @@
  * Rows of a table by id: [V, H] and i32 [B, T] ─▶ [B, T, H]. The gradient is a dense [V, H], made in a fixed order: the
  * first place of each id adds up all its places, front to back, along a chain that one small kernel links.
  */
+import { weightReader } from '../../graph/packing.ts';
 import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const embeddingOp: OpDefinition = {
   name: 'embedding',
+  packed: [0],
 
   infer([table, ids]) {
     if (table!.shape.length !== 2 || ids!.dtype !== 'i32') {
@@ -31,19 +33,21 @@ export const embeddingOp: OpDefinition = {
     const width = H % 4 === 0 ? 4 : 1;
     const element = width === 4 ? 'vec4<f32>' : 'f32';
     const columns = H / width;
+    const reader = weightReader('table', table!.type.dtype, width);
+    const at = `(id * ${columns}u + i % ${columns}u) * ${width}u`;
     const grid = flatGrid(ids!.size * columns);
     return [
       {
         label: `embedding ${ids!.shape.join('x')} of ${V}x${H}`,
         bindings: [
-          { name: 'table', operand: table!, access: 'read', element },
+          { name: 'table', operand: table!, access: 'read', element: reader.element },
           { name: 'ids', operand: ids!, access: 'read' },
           { name: 'out', operand: out!, access: 'write', element },
         ],
-        code: `${grid.entry} {
+        code: `${reader.functions}${grid.entry} {
   ${grid.index}
   let id = u32(clamp(ids[i / ${columns}u], 0, ${V - 1}));
-  out[i] = table[id * ${columns}u + i % ${columns}u];
+  out[i] = ${width === 4 ? reader.four(at) : reader.one(at)};
 }`,
         workgroups: grid.workgroups,
       },

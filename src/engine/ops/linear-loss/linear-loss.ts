@@ -62,6 +62,7 @@ export const STATS = 4;
 
 export const linearLossOp: OpDefinition<LinearLossAttributes> = {
   name: 'linear-loss',
+  packed: [1],
 
   infer([hidden, weight, targets, , ids], attributes) {
     const { hiddenGradient, weightGradient, biasGradient, objective } = attributes;

@@ -25,6 +25,7 @@ const MAX_K = 1024;
 
 export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
   name: 'linear-topk',
+  packed: [1],
 
   infer([hidden, weight], { k, temperatures }) {
     if (hidden!.shape.at(-1) !== weight!.shape[1]) {

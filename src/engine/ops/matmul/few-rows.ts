@@ -7,6 +7,7 @@
  * rows each. Per vec4 of K a thread loads four of the weight and M of A, for 16 · M multiply-adds; partial sums meet in
  * workgroup memory once, at the end (1 to 4 KB). 20 + 4·M registers leave a GPU full occupancy.
  */
+import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 
@@ -20,14 +21,15 @@ export function isFewRows({ M, N, K, transA, transB, accumulate }: MatmulWindow)
   return M <= MOST_ROWS && N >= 64 && K % 4 === 0 && !transA && transB === true && !accumulate;
 }
 
-export function fewRowsCode({ M, N, K }: MatmulWindow): MatmulCode {
+export function fewRowsCode({ b: weight, M, N, K }: MatmulWindow): MatmulCode {
   const vectors = K / 4;
+  const reader = weightReader('b', weight.type.dtype, 4);
   const rows = range(ROWS_A_THREAD);
   const sums = range(M).flatMap((i) => rows.map((j) => ({ i, j, name: `c${i}_${j}` })));
   const groups = Math.ceil(N / ROWS_A_GROUP);
   const groupsX = Math.min(groups, 65535);
   const count = M * ROWS_A_GROUP;
-  const code = `var<workgroup> partial: array<f32, ${count * ALONG_K}>;
+  const code = `${reader.functions}var<workgroup> partial: array<f32, ${count * ALONG_K}>;
 @compute @workgroup_size(64) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let first = (wid.x + wid.y * ${groupsX}u) * ${ROWS_A_GROUP}u;
   let part = lid % ${ALONG_K}u;
@@ -35,7 +37,7 @@ export function fewRowsCode({ M, N, K }: MatmulWindow): MatmulCode {
 ${rows.map((j) => `  let row${j} = min(first + mine + ${j}u, ${N - 1}u) * ${vectors}u;`).join('\n')}
 ${sums.map(({ name }) => `  var ${name} = 0.0;`).join('\n')}
   for (var k = part; k < ${rolled(vectors, 'lid')}; k += ${ALONG_K}u) {
-${rows.map((j) => `    let b${j} = b[row${j} + k];`).join('\n')}
+${rows.map((j) => `    let b${j} = ${reader.four(`(row${j} + k) * 4u`)};`).join('\n')}
 ${range(M)
   .map((i) => `    let a${i} = a[${i * vectors}u + k];`)
   .join('\n')}
@@ -52,7 +54,7 @@ ${sums.map(({ i, j, name }) => `  partial[(${i * ROWS_A_GROUP + j}u + mine) * ${
 }`;
   return {
     code,
-    elements: { a: 'vec4<f32>', b: 'vec4<f32>', out: 'f32' },
+    elements: { a: 'vec4<f32>', b: reader.element, out: 'f32' },
     workgroups: [groupsX, Math.ceil(groups / groupsX), 1],
   };
 }

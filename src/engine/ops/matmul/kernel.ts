@@ -8,6 +8,7 @@
  * Sums go over k in ascending order, so every variant of this file gives the same bits.
  */
 import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
+import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
 import { fewRowsCode, isFewRows } from './few-rows.ts';
 import { chooseLanes, isCpu, lanesCode } from './lanes.ts';
@@ -88,7 +89,7 @@ export interface MatmulCode {
 }
 
 function tiledCode(
-  { M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
+  { b: weight, M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
   { TM, TN, WX, WY }: MatmulTile,
 ): MatmulCode {
   // an accumulator spans `width` columns of a row
@@ -104,6 +105,7 @@ function tiledCode(
   const vectorB = evenB && (evenA || !transB);
   const unroll = vectorA && vectorB ? 4 : 1;
   const vectorOut = N % 4 === 0 && TN % 4 === 0;
+  const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : 1);
 
   /** Statements that load A and B for steps k .. k + steps - 1, and the multiplications. */
   const block = (steps: number): string => {
@@ -126,16 +128,16 @@ function tiledCode(
         }
     }
     if (vectorB && transB) {
-      range(TN).forEach((j) => lines.push(`let b${j} = b[((n + ${j}u) * ${K}u + k) / 4u];`));
+      range(TN).forEach((j) => lines.push(`let b${j} = ${reader.four(`(n + ${j}u) * ${K}u + k`)};`));
       b = (j, s) => `b${j}[${s}]`;
     } else if (vectorB) {
       for (const s of range(steps))
-        for (const q of columns) lines.push(`let b${q}_${s} = b[((k + ${s}u) * ${N}u + n) / 4u + ${q}u];`);
+        for (const q of columns) lines.push(`let b${q}_${s} = ${reader.four(`(k + ${s}u) * ${N}u + n + ${4 * q}u`)};`);
     } else {
       for (const s of range(steps))
         for (const j of range(TN)) {
           const at = transB ? `(n + ${j}u) * ${K}u + k + ${s}u` : `(k + ${s}u) * ${N}u + n + ${j}u`;
-          lines.push(`let b${j}_${s} = b[${at}];`);
+          lines.push(`let b${j}_${s} = ${reader.one(at)};`);
         }
     }
     for (const s of range(steps))
@@ -170,7 +172,7 @@ function tiledCode(
   const groupsM = Math.ceil(M / (TM * WY));
   const groupsY = Math.min(groupsM, MAX_GROUPS);
   const tail = K % unroll;
-  const code = `@compute @workgroup_size(${WX}, ${WY}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>) {
+  const code = `${reader.functions}@compute @workgroup_size(${WX}, ${WY}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>) {
   let first_n = (wid.x * ${WX}u + lid.x) * ${TN}u;
   let first_m = ((wid.y + wid.z * ${groupsY}u) * ${WY}u + lid.y) * ${TM}u;
   if (first_n >= ${N}u || first_m >= ${M}u) { return; }
@@ -186,7 +188,7 @@ ${tail ? `  {\n    let k = ${K - tail}u;\n    ${block(tail)}\n  }\n` : ''}${rows
     code,
     elements: {
       a: vectorA ? 'vec4<f32>' : 'f32',
-      b: vectorB ? 'vec4<f32>' : 'f32',
+      b: reader.element,
       out: vectorOut ? 'vec4<f32>' : 'f32',
     },
     workgroups: [Math.ceil(N / (TN * WX)), groupsY, Math.ceil(groupsM / groupsY)],

@@ -7,6 +7,7 @@
  * R·TN multiply-adds: 1/8 at 16x2, where a 4x4 register tile needs 1/2. A GPU loads a vector at once and would only lose
  * occupancy here; it gets the register tiles.
  */
+import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 
@@ -41,7 +42,7 @@ export function chooseLanes(M: number, N: number, subgroupSize: number | undefin
 }
 
 export function lanesCode(
-  { M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
+  { b: weight, M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
   { lanes, RA, TN, threads }: LanesTile,
 ): MatmulCode {
   const R = lanes * RA;
@@ -51,6 +52,7 @@ export function lanesCode(
   // columns of a lane lie side by side
   const wide = (TN === 2 || TN === 4) && N % TN === 0;
   const pair = wide ? `vec${TN}<f32>` : 'f32';
+  const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : !transB && wide ? TN : 1);
 
   const lines: string[] = [];
   for (const r of range(RA)) {
@@ -58,13 +60,14 @@ export function lanesCode(
     const at = transA ? `k * ${M}u + ${row}` : `${row} * ${K}u + k`;
     lines.push(`let a${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
   }
-  if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = b[((n + ${j}u) * ${K}u + k) / 4u];`);
+  if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = ${reader.four(`(n + ${j}u) * ${K}u + k`)};`);
   for (const s of range(steps)) {
-    if (!transB && wide) lines.push(`let b_${s} = b[((k + ${s}u) * ${N}u + n) / ${TN}u];`);
+    const along = TN === 4 ? reader.four : reader.two;
+    if (!transB && wide) lines.push(`let b_${s} = ${along(`(k + ${s}u) * ${N}u + n`)};`);
     else if (!vectorB)
       for (const j of range(TN)) {
         const at = transB ? `(n + ${j}u) * ${K}u + k + ${s}u` : `(k + ${s}u) * ${N}u + n + ${j}u`;
-        lines.push(`let b_${s}_${j} = b[${at}];`);
+        lines.push(`let b_${s}_${j} = ${reader.one(at)};`);
       }
     const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `b_${s}[${j}]` : `b_${s}_${j}`);
     for (const r of range(RA))
@@ -102,7 +105,7 @@ export function lanesCode(
   const groupsM = Math.ceil(M / R);
   const groupsY = Math.min(groupsM, 65535);
   const columns = Math.ceil(N / TN);
-  const code = `@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  const code = `${reader.functions}@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32, @builtin(subgroup_invocation_id) lane: u32) {
   let first_n = (wid.x * ${threads}u + lid) * ${TN}u;
   let first_m = (wid.y + wid.z * ${groupsY}u) * ${R}u;
   if (first_m >= ${M}u) { return; }
@@ -127,7 +130,7 @@ ${stores.join('\n')}
     code,
     elements: {
       a: vectorA ? 'vec4<f32>' : 'f32',
-      b: vectorB ? 'vec4<f32>' : !transB ? pair : 'f32',
+      b: reader.element,
       out: pair,
     },
     workgroups: [Math.ceil(columns / threads), groupsY, Math.ceil(groupsM / groupsY)],

@@ -22,6 +22,7 @@ type MatmulAttributes = { readonly transA?: boolean; readonly transB?: boolean }
 
 export const matmulOp: OpDefinition<MatmulAttributes> = {
   name: 'matmul',
+  packed: [1],
 
   infer([a, b], { transA, transB }) {
     const inner = transA ? rowsOf(a!.shape) : last(a!.shape);

@@ -1,0 +1,91 @@
+/**
+ * How frozen weights are held in fewer bytes than f32, and read inside the kernels that multiply by them (QLoRA's role:
+ * Dettmers et al. 2023, arXiv 2305.14314, §3). Numbers are taken in their flat, row-major order:
+ *
+ *   f16   two halves a word
+ *   int8  blocks of 32: a word with the f32 of largest magnitude m, eight words of four: value = m · q / 127
+ *   int4  blocks of 32: a word with the f32 scale d, four words of eight: value = d · (q − 8); d = (entry of largest
+ *         magnitude) / −8, as llama.cpp's Q4_0
+ *
+ * Words are u32 and every kind is read by core WGSL: no device feature is needed. A block's scale lies beside its numbers,
+ * so that a window of rows is a window of words.
+ */
+export type PackedDType = 'f16' | 'int8' | 'int4';
+
+/** Numbers of a block, and the words that hold them. */
+export const BLOCKS: Record<PackedDType, { readonly numbers: number; readonly words: number }> = {
+  f16: { numbers: 2, words: 1 },
+  int8: { numbers: 32, words: 9 },
+  int4: { numbers: 32, words: 5 },
+};
+
+export function isPacked(dtype: string): dtype is PackedDType {
+  return dtype in BLOCKS;
+}
+
+/** 32-bit words that hold so many numbers; the last block may be part empty. */
+export function packedWords(dtype: PackedDType, numbers: number): number {
+  const block = BLOCKS[dtype];
+  return Math.ceil(numbers / block.numbers) * block.words;
+}
+
+/** WGSL that reads an array of weights, however it is held. Expressions are flat indices of numbers, u32. */
+export interface WeightReader {
+  /** Element type of the array. */
+  readonly element: string;
+  /** Functions to put in front of the kernel. */
+  readonly functions: string;
+  readonly one: (at: string) => string;
+  /** Two numbers from an even index: vec2<f32>. */
+  readonly two: (at: string) => string;
+  /** Four numbers from an index that four divides: vec4<f32>. */
+  readonly four: (at: string) => string;
+}
+
+/** @param name the variable of the array; @param width what `element` shall hold where the array is f32 */
+export function weightReader(name: string, dtype: string, width: 1 | 2 | 4): WeightReader {
+  if (!isPacked(dtype)) {
+    const read = (at: string): string => `${name}[${width === 1 ? at : `(${at}) / ${width}u`}]`;
+    return { element: width === 1 ? 'f32' : `vec${width}<f32>`, functions: '', one: read, two: read, four: read };
+  }
+  const call = (count: number) => (at: string) => `${name}_${count}(${at})`;
+  return { element: 'u32', functions: READERS[dtype](name), one: call(1), two: call(2), four: call(4) };
+}
+
+const READERS: Record<PackedDType, (name: string) => string> = {
+  f16: (name) => `fn ${name}_1(i: u32) -> f32 { return unpack2x16float(${name}[i / 2u] >> (16u * (i & 1u))).x; }
+fn ${name}_2(i: u32) -> vec2<f32> { return unpack2x16float(${name}[i / 2u]); }
+fn ${name}_4(i: u32) -> vec4<f32> { return vec4<f32>(${name}_2(i), ${name}_2(i + 2u)); }
+`,
+  int8: (name) => `fn ${name}_4(i: u32) -> vec4<f32> {
+  let block = (i / 32u) * 9u;
+  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u]);
+}
+fn ${name}_2(i: u32) -> vec2<f32> {
+  let block = (i / 32u) * 9u;
+  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u] >> (8u * (i & 2u))).xy;
+}
+fn ${name}_1(i: u32) -> f32 {
+  let block = (i / 32u) * 9u;
+  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u] >> (8u * (i & 3u))).x;
+}
+`,
+  int4: (name) => `fn ${name}_4(i: u32) -> vec4<f32> {
+  let block = (i / 32u) * 5u;
+  let word = ${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 4u));
+  let q = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+  return bitcast<f32>(${name}[block]) * (vec4<f32>(q) - 8.0);
+}
+fn ${name}_2(i: u32) -> vec2<f32> {
+  let block = (i / 32u) * 5u;
+  let word = ${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 6u));
+  let q = (vec2<u32>(word) >> vec2<u32>(0u, 4u)) & vec2<u32>(15u);
+  return bitcast<f32>(${name}[block]) * (vec2<f32>(q) - 8.0);
+}
+fn ${name}_1(i: u32) -> f32 {
+  let block = (i / 32u) * 5u;
+  let q = (${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 7u))) & 15u;
+  return bitcast<f32>(${name}[block]) * (f32(q) - 8.0);
+}
+`,
+};
