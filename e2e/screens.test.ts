@@ -218,6 +218,79 @@ describe('a run', () => {
   });
 });
 
+describe('while a run is on', () => {
+  it('holds the screen awake, asks before it is closed, and tells its end to one who looks elsewhere', async () => {
+    await studio.context.grantPermissions(['notifications', 'screen-wake-lock'], { origin: studio.origin });
+    await open('', () => {
+      const told: string[] = [];
+      const { Notification } = window;
+      window.Notification = class extends Notification {
+        // headless Chromium says "denied" here whatever it was granted, and asks rightly
+        static override get permission(): NotificationPermission {
+          return 'default';
+        }
+        constructor(title: string, options?: NotificationOptions) {
+          super(title, options);
+          told.push(`${title}: ${options?.body}`);
+        }
+      };
+      Object.assign(window, { told });
+    });
+    await page.evaluate(() => localStorage.setItem('scripted.speed', '60'));
+    await page.getByRole('button', { name: 'Watch a distillation' }).click();
+    await page.getByText('The screen stays awake').waitFor();
+    await page.getByRole('button', { name: 'Tell me when it ends' }).click();
+    await page.getByText('You will be told when it ends.').waitFor();
+    const asks = () =>
+      page.evaluate(() => {
+        const leaving = new Event('beforeunload', { cancelable: true });
+        window.dispatchEvent(leaving);
+        return leaving.defaultPrevented;
+      });
+    expect(await asks()).toBe(true);
+    // another window in front: a headless browser has none
+    await page.evaluate(() => Object.defineProperty(document, 'visibilityState', { value: 'hidden' }));
+    await page.getByRole('heading', { name: 'Distilled' }).waitFor();
+    expect(await page.getByText('The screen stays awake').count()).toBe(0);
+    expect(await asks()).toBe(false);
+    const told = await page.evaluate(() => (window as unknown as { told: string[] }).told);
+    expect(told).toEqual([expect.stringMatching(/^Stillroom: .* is distilled\.$/)]);
+    expect(complaints).toEqual([]);
+  });
+});
+
+it('writes what it made into a folder that the person picks', async () => {
+  await open('', () => {
+    // The picker itself is the browser's; the folder behind it is a real one.
+    Object.assign(window, {
+      showDirectoryPicker: async () =>
+        (await navigator.storage.getDirectory()).getDirectoryHandle('picked', { create: true }),
+    });
+  });
+  await distil(page);
+  await show(page, 'export');
+  await page.getByRole('button', { name: /folder/ }).click();
+  await page.getByText(/files? written/).waitFor();
+  const written = await page.evaluate(async () => {
+    const found: Record<string, number> = {};
+    type Entries = FileSystemDirectoryHandle &
+      AsyncIterable<[string, FileSystemFileHandle | FileSystemDirectoryHandle]>;
+    const walk = async (folder: Entries, at: string): Promise<void> => {
+      for await (const [name, handle] of folder) {
+        if (handle.kind === 'directory') await walk(handle as Entries, `${at}${name}/`);
+        else found[at + name] = (await handle.getFile()).size;
+      }
+    };
+    const root = await navigator.storage.getDirectory();
+    await walk((await root.getDirectoryHandle('picked')) as Entries, '');
+    return found;
+  });
+  expect(Object.keys(written)).toContain('model/onnx/model.onnx');
+  await page.getByText(`${Object.keys(written).length} files written.`).waitFor();
+  expect(Object.values(written).every((size) => size > 0)).toBe(true);
+  expect(complaints).toEqual([]);
+});
+
 it('a shared recipe fills the forms and starts nothing', async () => {
   const fragment = await recipeToFragment({
     name: 'shared',

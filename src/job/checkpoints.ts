@@ -44,9 +44,9 @@ export class Checkpoints {
     const tensors = writeSafetensors(
       state.tensors.map(({ name, data }) => ({
         name,
-        dtype: 'F32',
+        dtype: data instanceof Int32Array ? 'I32' : 'F32',
         shape: [data.length],
-        data: data as Float32Array<ArrayBuffer>,
+        data: data as Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
       })),
     );
     const json = new TextEncoder().encode(JSON.stringify(progress));
@@ -80,7 +80,8 @@ export class Checkpoints {
       if (!tensors || !json) return undefined;
       const file = await openSafetensors(new MemorySource(`checkpoint ${step}`, tensors));
       const state: TrainerState['tensors'][number][] = [];
-      for (const name of file.tensors.keys()) state.push({ name, data: await file.readF32(name) });
+      for (const name of file.tensors.keys())
+        state.push({ name, data: (await file.read(name)) as Float32Array | Int32Array });
       const progress = JSON.parse(new TextDecoder().decode(json)) as Progress;
       return { state: { step, tensors: state }, progress, bytes: tensors.length + json.length };
     } catch (error) {

@@ -33,7 +33,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
   });
   const trained = await run.step('train', () => trainStudent(run, data, student, cache));
   await run.step('evaluate', () => evaluateTasks(run, student, trained, data.tokenizer));
-  await run.step('export', () => exportStudent(run, data, student, trained));
+  await run.step('export', () => exportStudent(run, data, student, trained, cache));
   return finish(run);
 }
 

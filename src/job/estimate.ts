@@ -6,7 +6,7 @@ import { prepareData, type PreparedData } from '../data/prepare.ts';
 import { countParameters } from '../models/model.ts';
 import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
-import { planTraining } from '../train/trainer.ts';
+import { planTraining, type TrainPlan } from '../train/trainer.ts';
 import type { RecipeContext } from './context.ts';
 import type { Estimate } from './protocol.ts';
 import { batchesOf, type RunData } from './steps/data.ts';
@@ -69,7 +69,7 @@ export async function expected(
     optimizer_bytes: plan.optimizer_bytes,
     activations_bytes: plan.activations_bytes,
     cache_bytes,
-    disk_bytes: cache_bytes + checkpointBytes(student) + exportBytes(student, recipe),
+    disk_bytes: cache_bytes + checkpointBytes(student, plan) + exportBytes(student, recipe),
     steps,
     seconds_per_step,
     seconds: teacherSeconds + steps * seconds_per_step + AROUND[kind],
@@ -108,8 +108,9 @@ function cacheBytes({ train, eval: evaluated }: PreparedData, { distill }: Recip
   return 4 * positions * (1 + 2 * distill.k + temperatures);
 }
 
-/** Two checkpoints of weights and two moments each, and the result. */
-const checkpointBytes = (student: Student): number => 4 * student.trainable * (2 * 3 + 1);
+/** Two checkpoints of weights and the optimiser's states (as large as gradients and states), and the result. */
+const checkpointBytes = (student: Student, { optimizer_bytes }: TrainPlan): number =>
+  2 * optimizer_bytes + 4 * student.trainable;
 
 function exportBytes(student: Student, recipe: Recipe): number {
   const bytesEach: Record<string, number> = { fp32: 4, fp16: 2, q8: 1.1, q4: 0.6, q4f16: 0.6 };

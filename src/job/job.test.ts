@@ -228,6 +228,37 @@ describe('a run', () => {
     expect((await run.facts()).state).toBe('failed');
   }, 1_200_000);
 
+  it('learns from the file of a cache as from the teacher that made it, and refuses a file that is not of its rows', async () => {
+    const maker = await testRun(host, { ...recipe, export: { ...recipe.export, logit_cache: true } }, local);
+    await maker.sit();
+    const file = await readAll((await maker.out.open('teacher.cache'))!);
+    const served = (bytes: Uint8Array<ArrayBuffer>, rows = local): LocalFiles => ({
+      ...rows,
+      file: async (value) => (value === './teacher.cache' ? new MemorySource(value, bytes) : rows.file(value)),
+    });
+    const from: RecipeInput = { ...recipe, teacher: { kind: 'cache', source: './teacher.cache' } };
+    const run = await testRun(host, from, served(file));
+    expect((await run.sit()).at(-1)).toMatchObject({ kind: 'done', report: { teacher: { kind: 'cache' } } });
+    expect(await adapterOf(run)).toBe(await adapterOf(maker));
+
+    const bent = Uint8Array.from(file);
+    bent[file.length >> 1]! ^= 1;
+    for (const [words, asked, files] of [
+      [/teacher\.cache: .*dataset/, from, served(file, fewRows('rows.jsonl'))],
+      [/teacher\.cache: .*tokenizer/, { ...from, student: { ...from.student, add_tokens: ['<new>'] } }, served(file)],
+      [/distill\.temperature: .*3/, { ...from, distill: { ...from.distill, temperature: 3 } }, served(file)],
+      [/teacher\.cache: .*cut short/, from, served(file.subarray(0, file.length - 9))],
+      [/teacher\.cache: .*damaged|checksum/, from, served(bent)],
+    ] as [RegExp, RecipeInput, LocalFiles][]) {
+      const refused = await testRun(host, asked, files);
+      expect((await refused.sit()).at(-1)).toMatchObject({
+        kind: 'error',
+        input: true,
+        message: expect.stringMatching(words),
+      });
+    }
+  }, 1_200_000);
+
   it('refuses rows that have changed since it began', async () => {
     let now = local;
     const run = await testRun(host, recipe, { ...local, file: (value) => now.file(value) });

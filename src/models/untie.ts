@@ -8,6 +8,7 @@ import { InputError } from '../formats/input-error.ts';
 import type { Adapter } from '../formats/peft.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
+import { headName } from './decoder.ts';
 import { trainsWhole, type LoraSettings } from './lora.ts';
 import { baseParameters, type Model } from './model.ts';
 import { LLAMA_NAMES } from './names.ts';
@@ -25,6 +26,13 @@ export function fitted<Options extends ModelOptions>(
   const tensors = new Map(adapter.tensors);
   tensors.delete(HEAD);
   return { model, adapter: { ...adapter, tensors } };
+}
+
+/** The adapter as PEFT reads it again: a weight that stays tied is in the file under both names. */
+export function stored({ options }: Pick<Model, 'options'>, { config, tensors }: Adapter): Adapter {
+  const shared = tensors.get(headName(options));
+  if (!config.ensure_weight_tying || !options.tie_word_embeddings || !shared) return { config, tensors };
+  return { config, tensors: new Map([...tensors, [HEAD, shared]]) };
 }
 
 /** The model with a head of its own, where these settings train one of two that are tied. */

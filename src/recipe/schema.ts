@@ -282,7 +282,18 @@ export const training = v.strictObject({
     }),
     0,
   ),
-  optim: v.optional(oneOf('The optimiser.', ['adamw_torch', 'adamw_torch_fused', 'sgd', 'lion_32bit']), 'adamw_torch'),
+  optim: v.optional(
+    oneOf('The optimiser; adafactor and adamw_8bit keep less beside each weight.', [
+      'adamw_torch',
+      'adamw_torch_fused',
+      'sgd',
+      'lion_32bit',
+      'adafactor',
+      'adamw_8bit',
+      'adamw_bnb_8bit',
+    ]),
+    'adamw_torch',
+  ),
   fp16: v.optional(flag('Hold activations in 16 bits, with dynamic loss scaling.'), false),
   logging_strategy: v.optional(oneOf('When a line of figures is logged.', ['no', 'steps', 'epoch']), 'steps'),
   logging_steps: v.optional(stepCount('Steps between two log lines.'), 10),
@@ -332,6 +343,10 @@ export const exportFormats = v.strictObject({
   adapter: v.optional(flag('Write the PEFT adapter.'), true),
   safetensors: v.optional(flag('Write the merged weights as safetensors.'), false),
   gguf: v.optional(listOf('Kinds of GGUF file to write.', v.picklist(['F32', 'F16', 'Q8_0', 'Q4_0'])), []),
+  logit_cache: v.optional(
+    flag('Write the teacher’s logits as one file, which another run takes with teacher.kind "cache".'),
+    false,
+  ),
 });
 
 /** Version of the recipe's own shape; migrations.ts brings older ones up to it. */

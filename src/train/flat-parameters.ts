@@ -3,9 +3,9 @@
  * parameters), and so do their gradients and moments. A norm, an update or a checkpoint is then a handful of dispatches
  * or copies, however many tensors there are.
  */
-import { bytesOf, sizeOf, type Shape } from '../engine/graph/types.ts';
+import { sizeOf, type Shape, type TensorType } from '../engine/graph/types.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import type { Moment } from './optimizers.ts';
+import { statesOf, unitsOf, type Optim, type Unit } from './optimizers.ts';
 
 export interface Trainable {
   readonly name: string;
@@ -18,30 +18,36 @@ export interface Shard {
   readonly decay: boolean;
   /** Elements, padding included. */
   readonly size: number;
+  readonly tensors: readonly Trainable[];
   readonly parameter: DeviceTensor;
   readonly gradient: DeviceTensor;
-  /** What the optimiser keeps. */
-  readonly moments: ReadonlyMap<Moment, DeviceTensor>;
+  /** What the optimiser keeps, of all units of the shard one behind the other; words where they are not all f32. */
+  readonly states: ReadonlyMap<string, DeviceTensor>;
 }
 
 /** Tensors start at multiples of 256 bytes, which is where a binding may start. */
 const ALIGN = 64;
+const aligned = (size: number): number => Math.ceil(size / ALIGN) * ALIGN;
 
 export class FlatParameters {
   readonly shards: readonly Shard[];
   /** Windows of the shards by name. */
   readonly parameters = new Map<string, DeviceTensor>();
   readonly gradients = new Map<string, DeviceTensor>();
+  /** Windows of what the optimiser keeps, `{state}.{unit}`. */
+  readonly states = new Map<string, DeviceTensor>();
 
   private constructor(
     private readonly device: Device,
     readonly trainables: readonly Trainable[],
-    moments: readonly Moment[],
+    optim: Optim,
   ) {
-    this.shards = layOut(trainables, device.limits.maxStorageBufferBindingSize / 4).map(({ decay, size, entries }) => {
+    const shards = layOut(trainables, device.limits.maxStorageBufferBindingSize / 4);
+    this.shards = shards.map(({ decay, size, entries }, i) => {
       const make = (): DeviceTensor => device.tensor({ shape: [size], dtype: 'f32' });
-      const kept = new Map(moments.map((moment) => [moment, make()]));
-      const shard: Shard = { decay, size, parameter: make(), gradient: make(), moments: kept };
+      const tensors = entries.map(({ trainable }) => trainable);
+      const states = this.makeStates(i, optim, unitsOf(optim, i, { size, tensors }));
+      const shard: Shard = { decay, size, tensors, parameter: make(), gradient: make(), states };
       for (const { trainable, offset } of entries) {
         const type = { shape: trainable.shape, dtype: 'f32' as const };
         this.parameters.set(trainable.name, { type, buffer: shard.parameter.buffer, offset: 4 * offset });
@@ -51,12 +57,31 @@ export class FlatParameters {
     });
   }
 
-  static async create(
-    device: Device,
-    trainables: readonly Trainable[],
-    moments: readonly Moment[],
-  ): Promise<FlatParameters> {
-    return device.guarded(() => new FlatParameters(device, trainables, moments));
+  static async create(device: Device, trainables: readonly Trainable[], optim: Optim): Promise<FlatParameters> {
+    return device.guarded(() => new FlatParameters(device, trainables, optim));
+  }
+
+  private makeStates(shard: number, optim: Optim, units: readonly Unit[]): Map<string, DeviceTensor> {
+    const windows = new Map<string, { unit: string; type: TensorType; offset: number }[]>();
+    const sizes = new Map<string, number>();
+    for (const unit of units) {
+      for (const [name, type] of Object.entries(statesOf(optim, unit))) {
+        const offset = sizes.get(name) ?? 0;
+        windows.set(name, [...(windows.get(name) ?? []), { unit: unit.name, type, offset }]);
+        sizes.set(name, offset + aligned(sizeOf(type.shape)));
+      }
+    }
+    const packed = new Map<string, DeviceTensor>();
+    for (const [name, places] of windows) {
+      const dtype = places.every(({ type }) => type.dtype === 'f32') ? 'f32' : 'i32';
+      const whole = this.device.tensor({ shape: [sizes.get(name)!], dtype });
+      packed.set(name, whole);
+      for (const { unit, type, offset } of places) {
+        this.states.set(`${name}.${unit}`, { type, buffer: whole.buffer, offset: 4 * offset });
+      }
+      this.states.set(`${name}.${shard}`, whole);
+    }
+    return packed;
   }
 
   /** Numbers that are trained. */
@@ -65,8 +90,8 @@ export class FlatParameters {
   }
 
   free(): void {
-    for (const { parameter, gradient, moments } of this.shards) {
-      for (const tensor of [parameter, gradient, ...moments.values()]) this.device.free(tensor.buffer);
+    for (const { parameter, gradient, states } of this.shards) {
+      for (const tensor of [parameter, gradient, ...states.values()]) this.device.free(tensor.buffer);
     }
   }
 }
@@ -84,7 +109,7 @@ function layOut(
   for (const decay of [true, false]) {
     let open: (typeof shards)[number] | undefined;
     for (const trainable of trainables.filter((one) => one.decay === decay)) {
-      const size = Math.ceil(bytesOf({ shape: trainable.shape, dtype: 'f32' }) / 4 / ALIGN) * ALIGN;
+      const size = aligned(sizeOf(trainable.shape));
       if (!open || open.size + size > limit) shards.push((open = { decay, size: 0, entries: [] }));
       open.entries.push({ trainable, offset: open.size });
       open.size += size;

@@ -6,12 +6,12 @@
  */
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
-import type { Value } from '../engine/graph/types.ts';
+import type { TensorType, Value } from '../engine/graph/types.ts';
 import { accumulate, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
 import { decoder, headName, trainsHead, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
 import type { LoraSettings } from '../models/lora.ts';
-import { update, type Optim } from './optimizers.ts';
+import { unitsOf, update, type Optim } from './optimizers.ts';
 import { decays, type Shard, type Trainable } from './flat-parameters.ts';
 
 /** DESIGN §5: (1 − alpha) · CE + alpha · T² · D(teacher, student). */
@@ -84,16 +84,21 @@ export function evaluationStep(model: StepModel, objective: Objective, shape: Ba
 }
 
 /**
- * Input: hyper f32 [8] = learning rate, beta1, beta2, epsilon, weight decay, 1 − beta1^t, 1 − beta2^t, max_grad_norm.
+ * Input: hyper f32 [8], of `hyperOf`.
  * Output: norm_squared f32 [1], before clipping.
  */
-export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay'>[], optim: Optim): Graph {
+export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay' | 'tensors'>[], optim: Optim): Graph {
   const graph = new Graph();
   const hyper = graph.input('hyper', [8]);
   const gradient = shards.map(({ size }, i) => graph.state(`gradient.${i}`, [size]));
   const norm = gradient.map((value) => sumSquares(value)).reduce((a, b) => add(a, b));
-  shards.forEach(({ size, decay }, i) => {
-    update(optim, (name) => graph.state(`${name}.${i}`, [size]), gradient[i]!, hyper, norm, { decay });
+  shards.forEach((shard, i) => {
+    for (const unit of unitsOf(optim, i, shard)) {
+      const of = (name: string, { shape, dtype }: TensorType): Value =>
+        graph.state(`${name}.${unit.name}`, shape, dtype);
+      const own = of('gradient', { shape: unit.shape, dtype: 'f32' });
+      update(optim, unit, of, own, hyper, norm, { decay: shard.decay });
+    }
   });
   graph.output('norm_squared', norm);
   return graph;

@@ -12,7 +12,7 @@ import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program, type HostArray, type ProfileLine } from '../engine/run/program.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
-import { momentsOf, type Optim } from './optimizers.ts';
+import { hyperOf, stateBytes, type Optim, type OptimizerSettings } from './optimizers.ts';
 import { learningRate, type Schedule } from './schedule.ts';
 import {
   evaluationStep,
@@ -23,16 +23,6 @@ import {
   type Objective,
   type StepModel,
 } from './step-graphs.ts';
-
-export interface OptimizerSettings {
-  /** Default: adamw_torch. */
-  readonly optim?: Optim;
-  readonly adam_beta1: number;
-  readonly adam_beta2: number;
-  readonly adam_epsilon: number;
-  readonly weight_decay: number;
-  readonly max_grad_norm: number;
-}
 
 export interface TrainerSetup {
   readonly device: Device;
@@ -73,7 +63,7 @@ export interface EvalResult {
 /** All that a resumed run needs besides the recipe: the weights, the moments and how many steps they have seen. */
 export interface TrainerState {
   readonly step: number;
-  readonly tensors: readonly { readonly name: string; readonly data: Float32Array }[];
+  readonly tensors: readonly { readonly name: string; readonly data: Float32Array | Int32Array }[];
 }
 
 /** Bytes by purpose and work of a training step, before anything is allocated. */
@@ -107,7 +97,7 @@ export function planTraining(
   );
   const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...plans.map((one) => pick(one.plan)));
   const weights_bytes = largest((one) => one.memory.parameters);
-  const optimizer_bytes = (1 + momentsOf(optim).length) * trained; // the gradient and the moments
+  const optimizer_bytes = trained + stateBytes(optim, trainables); // the gradient, and what the optimiser keeps
   const activations_bytes =
     largest((one) => one.memory.arena) +
     plans.reduce((sum, one) => sum + one.plan.memory.inputs + one.plan.memory.outputs, 0);
@@ -151,13 +141,14 @@ export class Trainer {
     const { device, model, objective } = setup;
     const { optim = 'adamw_torch' } = setup.optimizer;
     const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, optim);
-    const flat = await FlatParameters.create(device, trainPlan.trainables, momentsOf(optim));
+    const flat = await FlatParameters.create(device, trainPlan.trainables, optim);
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);
     for (const [name, tensor] of flat.gradients) tensors.set(`gradient.${name}`, tensor);
+    for (const [name, tensor] of flat.parameters) tensors.set(`parameter.${name}`, tensor);
+    for (const [name, tensor] of flat.states) tensors.set(name, tensor);
     flat.shards.forEach((shard, i) => {
       for (const part of ['parameter', 'gradient'] as const) tensors.set(`${part}.${i}`, shard[part]);
-      for (const [moment, tensor] of shard.moments) tensors.set(`${moment}.${i}`, tensor);
     });
 
     const trainer = new Trainer(setup, flat, trainPlan, tensors);
@@ -186,7 +177,7 @@ export class Trainer {
       this.programFor(one.batch).run(this.inputsOfStep(one, teachers[i], counted, step, i)),
     );
     const rate = learningRate(this.setup.schedule, step);
-    const updated = this.update.run({ hyper: this.hyper(rate, step + 1) });
+    const updated = this.update.run({ hyper: hyperOf(this.setup.optimizer, rate, step + 1) });
     return this.collect(step + 1, rate, prepared, Promise.all(micro), updated);
   }
 
@@ -229,10 +220,10 @@ export class Trainer {
 
   /** Weights and moments, read back; the GPU has finished all submitted steps by then. */
   async state(): Promise<TrainerState> {
-    const tensors: { name: string; data: Float32Array }[] = [];
+    const tensors: { name: string; data: Float32Array | Int32Array }[] = [];
     for (const [i, shard] of this.flat.shards.entries()) {
-      for (const [part, tensor] of [['parameter', shard.parameter] as const, ...shard.moments]) {
-        tensors.push({ name: `${part}.${i}`, data: await this.setup.device.readF32(tensor) });
+      for (const [part, tensor] of [['parameter', shard.parameter] as const, ...shard.states]) {
+        tensors.push({ name: `${part}.${i}`, data: await this.setup.device.read(tensor) });
       }
     }
     return { step: this.step, tensors };
@@ -283,20 +274,6 @@ export class Trainer {
       keep: Float32Array.of(micro === 0 ? 0 : 1),
       seed: Int32Array.of(this.setup.seed, (step * 65536 + micro) | 0),
     };
-  }
-
-  private hyper(rate: number, t: number): Float32Array {
-    const { adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm } = this.setup.optimizer;
-    return Float32Array.of(
-      rate,
-      adam_beta1,
-      adam_beta2,
-      adam_epsilon,
-      weight_decay,
-      1 - adam_beta1 ** t,
-      1 - adam_beta2 ** t,
-      max_grad_norm,
-    );
   }
 
   private async collect(

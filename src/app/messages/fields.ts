@@ -83,6 +83,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'export.adapter': 'Adapter',
   'export.safetensors': 'Safetensors',
   'export.gguf': 'GGUF',
+  'export.logit_cache': 'Teacher’s logits',
 };
 
 /** Label and sentence. */
@@ -150,7 +151,7 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'training.lr_scheduler_type': ['学习率曲线', '预热之后学习率怎样变化。'],
   'training.warmup_ratio': ['预热比例', '学习率从 0 升上来的步数占全部的比例。'],
   'training.warmup_steps': ['预热步数', '学习率从 0 升上来的步数；小于 1 则是比例。代替预热比例。'],
-  'training.optim': ['优化器', '优化器。'],
+  'training.optim': ['优化器', '优化器；adafactor 和 adamw_8bit 为每个权重保存得更少。'],
   'training.fp16': ['16 位激活', '激活值用 16 位存放，并动态缩放损失。'],
   'training.logging_strategy': ['记录', '什么时候记录一行数据。'],
   'training.logging_steps': ['记录间隔', '两次记录之间的步数。'],
@@ -170,4 +171,5 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'export.adapter': ['适配器', '写出 PEFT 适配器。'],
   'export.safetensors': ['Safetensors', '把合并后的权重写成 safetensors。'],
   'export.gguf': ['GGUF', '要写的 GGUF 文件的种类。'],
+  'export.logit_cache': ['教师的 logits', '把教师的 logits 写成一个文件，别的运行可用 teacher.kind "cache" 取用。'],
 };

@@ -39,6 +39,8 @@ export interface Value {
 /** What an op needs of the graph it adds itself to. */
 export interface GraphLike {
   apply(op: OpDefinition, inputs: readonly Value[], attributes?: Attributes): readonly Value[];
+  /** A tensor made on the CPU once; the same name gives the same value. */
+  constant(name: string, shape: Shape, data: Float32Array | Int32Array): Value;
   /** The numbers of a constant; undefined for anything else. */
   constantOf(value: Value): Float32Array | Int32Array | undefined;
 }

@@ -1,7 +1,9 @@
 /** Every op's builder: what models and training are written with. */
 export { accumulate } from './accumulate/accumulate.ts';
+export { adafactor } from './adafactor/adafactor.ts';
 export { activation, type ActivationName } from './activation/activation.ts';
 export { adamw } from './adamw/adamw.ts';
+export { adamw8bit, statesOf8bit } from './adamw-8bit/adamw-8bit.ts';
 export { lion } from './lion/lion.ts';
 export { sgd } from './sgd/sgd.ts';
 export { add } from './add/add.ts';

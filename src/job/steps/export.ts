@@ -6,14 +6,19 @@ import { exportModel, wordsOf, type ExportProgress } from '../../export/export-m
 import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
+import { exportFile } from '../../formats/logit-cache-file.ts';
+import type { LogitCache } from '../../formats/logit-cache.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
 import { sequenceLogits, type SequenceLogits } from '../../models/logits.ts';
+import { stored } from '../../models/untie.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
 import type { RunData } from './data.ts';
 import { studentOnDevice, withTrained } from './device-model.ts';
 import type { Student } from './student.ts';
 
+/** Where a run whose teacher.kind is "cache" finds what this run's teacher said. */
+const CACHE = 'teacher.cache';
 /** Tokens of the sequences that files are compared on. */
 const COMPARED = [24, 13];
 
@@ -22,19 +27,32 @@ export async function exportStudent(
   data: RunData,
   student: Student,
   trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
+  cache: LogitCache | undefined,
 ): Promise<void> {
   const { outlet, recipe } = run;
   const wanted = recipe.export;
   const files: Report['export']['files'] = [];
   const named = student.adapter ? trainedAdapter(student, trained) : undefined;
   if (named && wanted.adapter) {
-    for (const { path, bytes } of writeAdapter(named.adapter.config, named.adapter.tensors)) {
+    const { config, tensors } = stored(student.model, named.adapter);
+    for (const { path, bytes } of writeAdapter(config, tensors)) {
       await outlet.write(`adapter/${path}`, bytes);
       files.push({ path: `adapter/${path}`, bytes: bytes.length, dtype: path.endsWith('.json') ? 'json' : 'F32' });
     }
   }
   if (wanted.onnx.length > 0 || wanted.safetensors || wanted.gguf.length > 0) {
     files.push(...(await writeModel(run, data, student, trained, named)));
+  }
+  if (cache && wanted.logit_cache) {
+    let bytes = 0;
+    const counted = async function* () {
+      for await (const piece of exportFile(cache)) {
+        bytes += piece.length;
+        yield piece;
+      }
+    };
+    await outlet.write(CACHE, counted());
+    files.push({ path: CACHE, bytes, dtype: 'cache' });
   }
   await run.find('export', { files, seconds: run.seconds('export') });
 }
