@@ -1,12 +1,13 @@
 /**
  * `node scripts/bundled-table.mjs [--seeds 1,2,3]`: is the teacher worth anything? The bundled student, distilled and from text
- * alone, by the same recipe but for the teacher, over several seeds, each as a whole run; writes docs/results.md.
+ * alone, by the same recipe but for the teacher, over several seeds, each as a whole run; writes its part of docs/results.md.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { root, run, say } from './house.mjs';
+import { writeResult } from './results.mjs';
 
 const { values } = parseArgs({ options: { seeds: { type: 'string', default: '1,2,3' } } });
 const seeds = values.seeds.split(',').map(Number);
@@ -49,11 +50,9 @@ try {
     ({ seed, name, teacher, start, student, seconds }) =>
       `| ${seed} | ${name} | ${figure(teacher)} | ${figure(start)} | ${figure(student)} | ${seconds.toFixed(0)} s |`,
   );
-  writeFileSync(
-    join(root, 'docs/results.md'),
-    `# Is the teacher worth anything?
-
-The bundled example: the same student (three of the teacher's four layers), the same rows, seeds and ${about.steps} steps, once distilled from the teacher's cached logits, once from the text alone. Right answers on ${about.rows} rows that none has seen, with 95% intervals (Wilson). Made by \`node scripts/bundled-table.mjs\` on ${new Date().toISOString().slice(0, 10)}, adapter ${about.adapter.vendor} ${about.adapter.architecture}.
+  writeResult(
+    'Is the teacher worth anything?',
+    `The bundled example: the same student (three of the teacher's four layers), the same rows, seeds and ${about.steps} steps, once distilled from the teacher's cached logits, once from the text alone. Right answers on ${about.rows} rows that none has seen, with 95% intervals (Wilson). Made by \`node scripts/bundled-table.mjs\` on ${new Date().toISOString().slice(0, 10)}, adapter ${about.adapter.vendor} ${about.adapter.architecture}.
 
 | seed | student | teacher | at the start | after training | training |
 | --- | --- | --- | --- | --- | --- |
