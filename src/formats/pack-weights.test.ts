@@ -4,7 +4,14 @@ import { packedWords } from '../engine/graph/packing.ts';
 import { numberToF16Bits, f16BitsToNumber } from './half.ts';
 import { pack, unpack } from './pack-weights.ts';
 
-const weights = fc.float32Array({ minLength: 1, maxLength: 100, noNaN: true, noDefaultInfinity: true, min: -8, max: 8 });
+const weights = fc.float32Array({
+  minLength: 1,
+  maxLength: 100,
+  noNaN: true,
+  noDefaultInfinity: true,
+  min: -8,
+  max: 8,
+});
 const blockOf = (data: Float32Array, i: number) => data.subarray(i - (i % 32), i - (i % 32) + 32);
 const largest = (block: Float32Array) => block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
@@ -36,7 +43,8 @@ describe('packed weights', () => {
           expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(most + 1e-40);
         });
       }),
-    ));
+    ),
+  );
 
   it.each(['int8', 'int4'] as const)('%s keeps the largest of a block and zeros', (dtype) => {
     const data = Float32Array.from({ length: 32 }, (_, i) => (i === 5 ? -3.25 : 0));

@@ -46,4 +46,3 @@ export function unpack(dtype: PackedDType, words: Int32Array, count: number): Fl
   }
   return data;
 }
-

@@ -35,6 +35,7 @@ import {
   type LoraDropout,
   type LoraSettings,
 } from './lora.ts';
+import type { PackedDType } from '../engine/graph/packing.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
@@ -78,6 +79,8 @@ export interface DecoderOptions {
   readonly conv1d?: boolean;
   /** Multiplies q·k in layer i; 1/√head_dim where absent. */
   readonly attention_scale?: (layer: number) => number;
+  /** Weights that the device holds packed, by hub name (held.ts); f32 where absent. */
+  readonly held?: ReadonlyMap<string, PackedDType>;
 }
 
 export interface DecoderInputs {
@@ -130,7 +133,8 @@ export function decoder(
   const { hidden_size: H, head_dim: D, num_attention_heads: heads, num_key_value_heads: kvHeads } = options;
   const { names = LLAMA_NAMES } = options;
   const trainable = trained(choices);
-  const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
+  const weight = (name: string, shape: Dim[]): Value =>
+    graph.parameter(name, shape, { trainable: trainable(name), dtype: options.held?.get(name) });
   const lora = loraOf(graph, choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number, bias: boolean): Value => {

@@ -6,6 +6,7 @@
  *   logits = norm(activation(transform(x))) Wᵀ + b, W the embedding where tied
  */
 import type { Graph } from '../engine/graph/graph.ts';
+import type { PackedDType } from '../engine/graph/packing.ts';
 import type { Dim, Value } from '../engine/graph/types.ts';
 import {
   activation,
@@ -36,6 +37,8 @@ export interface EncoderOptions {
   readonly names: EncoderNames;
   /** Whether there is a masked-LM head; a bare encoder gives hidden states only. */
   readonly head: boolean;
+  /** Weights that the device holds packed, by hub name (held.ts); f32 where absent. */
+  readonly held?: ReadonlyMap<string, PackedDType>;
 }
 
 export interface EncoderInputs {
@@ -74,7 +77,8 @@ export function encoder(
   const { hidden_size: H, num_attention_heads: heads, names } = options;
   const head_dim = H / heads;
   const trainable = trained(choices);
-  const weight = (name: string, shape: Dim[]): Value => graph.parameter(name, shape, { trainable: trainable(name) });
+  const weight = (name: string, shape: Dim[]): Value =>
+    graph.parameter(name, shape, { trainable: trainable(name), dtype: options.held?.get(name) });
   const lora = loraOf(graph, choices.adapter);
 
   const linear = (path: string, x: Value, outputs: number): Value => {

@@ -4,17 +4,18 @@
 import type { Shape } from '../engine/graph/types.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { InputError } from '../formats/input-error.ts';
+import { pack } from '../formats/pack-weights.ts';
 import type { Adapter } from '../formats/peft.ts';
 import type { ModelOptions } from './architectures/index.ts';
 import { adapterParameters, type Model } from './model.ts';
 
 /**
  * @param place where a parameter shall lie (the trainer packs what it trains); undefined: a buffer of its own
- * @returns every base parameter by hub name, f32
+ * @returns every base parameter by hub name, as `options.held` says, else f32
  */
 export async function loadParameters(
   device: Device,
-  model: Pick<Model, 'weights' | 'parameters'>,
+  model: Pick<Model, 'weights' | 'parameters'> & { readonly options?: Pick<ModelOptions, 'held'> },
   place: (name: string, shape: Shape) => DeviceTensor | undefined = () => undefined,
   onProgress?: (bytes: number, of: number) => void,
 ): Promise<Map<string, DeviceTensor>> {
@@ -25,8 +26,10 @@ export async function loadParameters(
   for (const [name, shape] of model.parameters) {
     const data = await model.weights.readF32(name);
     const placed = place(name, shape);
+    const dtype = model.options?.held?.get(name);
     if (placed) device.write(placed, data);
-    tensors.set(name, placed ?? (await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data))));
+    const values = dtype ? pack(dtype, data) : data;
+    tensors.set(name, placed ?? (await device.guarded(() => device.tensor({ shape, dtype: dtype ?? 'f32' }, values))));
     done += model.weights.tensors.get(name)?.bytes ?? 0;
     onProgress?.(done, total);
   }

@@ -9,7 +9,6 @@ type Unbuilt = readonly [place: string, asked: (recipe: Recipe) => unknown, inst
 
 /** `asked` gives the value that can't be served, or undefined/false where the recipe doesn't ask for it. */
 export const UNBUILT: readonly Unbuilt[] = [
-  ['student.dtype', ({ student }) => student.dtype !== 'f32' && student.dtype, '"f32"'],
   [
     'teacher.kind',
     ({ teacher }) => (teacher.kind === 'onnx' || teacher.kind === 'endpoint') && teacher.kind,

@@ -18,14 +18,18 @@ export function decoderGraph(options: DecoderOptions): Graph {
   const input_ids = graph.input('input_ids', [BATCH, TOKENS], 'i32');
   const key_segments = graph.input('attention_mask', [BATCH, TOTAL], 'i32');
   const position_ids = graph.input('position_ids', [BATCH, TOKENS], 'i32');
-  const { hidden, head, present } = decoder(graph, options, {
-    input_ids,
-    position_ids,
-    // the engine's own: a file knows its queries by the mask, and its past by the cache
-    query_segments: graph.input('query_segments', [BATCH, TOKENS], 'i32'),
-    key_segments,
-    cache: { past_length: graph.input('past_length', [1], 'i32'), key: cache('key'), value: cache('value') },
-  });
+  const { hidden, head, present } = decoder(
+    graph,
+    { ...options, held: undefined },
+    {
+      input_ids,
+      position_ids,
+      // the engine's own: a file knows its queries by the mask, and its past by the cache
+      query_segments: graph.input('query_segments', [BATCH, TOKENS], 'i32'),
+      key_segments,
+      cache: { past_length: graph.input('past_length', [1], 'i32'), key: cache('key'), value: cache('value') },
+    },
+  );
   graph.output('logits', matmul(hidden, head, { transB: true }));
   present.forEach(({ key, value }, layer) => {
     graph.output(`present.${layer}.key`, key);

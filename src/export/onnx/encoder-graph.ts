@@ -9,11 +9,15 @@ import { BATCH, TOKENS } from './sizes.ts';
 export function encoderGraph(options: EncoderOptions): Graph {
   const graph = new Graph();
   const ids = (name: string) => graph.input(name, [BATCH, TOKENS], 'i32');
-  const { hidden, head } = encoder(graph, options, {
-    input_ids: ids('input_ids'),
-    segments: ids('attention_mask'),
-    token_type_ids: options.type_vocab_size === undefined ? undefined : ids('token_type_ids'),
-  });
+  const { hidden, head } = encoder(
+    graph,
+    { ...options, held: undefined },
+    {
+      input_ids: ids('input_ids'),
+      segments: ids('attention_mask'),
+      token_type_ids: options.type_vocab_size === undefined ? undefined : ids('token_type_ids'),
+    },
+  );
   graph.output('last_hidden_state', hidden);
   if (head) graph.output('logits', maskedLmLogits(head));
   return graph;

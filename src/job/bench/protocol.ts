@@ -27,6 +27,9 @@ export interface BenchSummary {
   step_fraction_of_matmul?: number;
   javascript_share?: number;
   kd_over_ce?: number;
+  /** Rate of the step with all frozen matrices as int8, over the f32 step's; and their bytes over f32's. */
+  int8_step_over_f32?: number;
+  int8_weight_bytes_over_f32?: number;
   planned_over_measured_bytes?: number;
   decode_fraction_of_stream?: number;
 }

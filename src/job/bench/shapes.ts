@@ -4,6 +4,7 @@ import { sizeOf, type Value } from '../../engine/graph/types.ts';
 import { matmul } from '../../engine/ops/index.ts';
 import type { Device, DeviceTensor } from '../../engine/run/device.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
+import { pack } from '../../formats/pack-weights.ts';
 import { baseParameters } from '../../models/model.ts';
 import { noise } from './measure.ts';
 
@@ -56,7 +57,9 @@ export async function randomWeights(
   for (const [name, shape] of baseParameters(options)) {
     if (place?.(name, shape)) continue;
     const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
-    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: 'f32' }, data)));
+    const dtype = options.held?.get(name);
+    const values = dtype ? pack(dtype, data) : data;
+    tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: dtype ?? 'f32' }, values)));
   }
   return tensors;
 }

@@ -9,6 +9,7 @@ import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
 import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
+import { heldAs } from '../../models/held.ts';
 import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
@@ -43,7 +44,9 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
   const added = await addTokens(cut.folder, recipe.student.add_tokens);
-  const { model, adapter } = await withAdapter(context, growVocabulary(cut, added), added);
+  const { model: given, adapter } = await withAdapter(context, growVocabulary(cut, added), added);
+  const { dtype } = recipe.student;
+  const model = dtype === 'f32' ? given : heldAs(given, dtype, trainedOf(context, adapter));
   // what has no form as GGUF is said now and not after the training
   if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
   const parameters = countParameters(model.parameters);
@@ -76,6 +79,13 @@ export async function baseOf(context: RecipeContext): Promise<Model> {
     return merged(model, { name: teacher.adapter, adapter });
   }
   return openModel(await context.sources.model('student.model', student.model, student.revision));
+}
+
+/** Which weights of the base are trained. */
+function trainedOf(context: RecipeContext, adapter: StudentAdapter | null): (name: string) => boolean {
+  if (adapter) return (name) => trainsWhole(adapter.settings, name);
+  const allowed = '"f32", or "lora" settings: what is trained is held in f32';
+  throw new InputError(context.recipeFile, 'student.dtype', 'holds frozen weights, and all are trained here', allowed);
 }
 
 async function withAdapter(

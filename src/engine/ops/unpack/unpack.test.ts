@@ -99,8 +99,7 @@ describe.each(DTYPES)('a weight held as %s', (dtype) => {
     });
   });
 
-  it('is unpacked for an op that reads f32', () =>
-    check(dtype, floats([6, 32], 9), [], (w) => [sumSquares(w)]));
+  it('is unpacked for an op that reads f32', () => check(dtype, floats([6, 32], 9), [], (w) => [sumSquares(w)]));
 
   it('is never trained', () =>
     expect(() => new Graph().parameter('w', [4, 4], { trainable: true, dtype })).toThrow(/is trained/));

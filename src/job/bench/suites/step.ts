@@ -1,7 +1,7 @@
 /**
  * A whole LoRA step of SmolLM2-135M's shape, 512 tokens, or of a sixth of it where there is no GPU, by the trainer itself:
- * against the rate of the step's own matmuls, JavaScript's share of it, what distilling from a cache adds, and planned against
- * allocated bytes.
+ * against the rate of the step's own matmuls, JavaScript's share of it, what distilling from a cache adds, what weights held as
+ * int8 cost and save, and planned against allocated bytes.
  */
 import type { Bench } from '../suite.ts';
 import type { Device } from '../../../engine/run/device.ts';
@@ -34,6 +34,7 @@ export async function stepSuite(bench: Bench): Promise<void> {
   const before = device.liveBytes;
   const ce = await trainerOf(device, options, CE);
   const measured = device.liveBytes - before;
+  const { weights_bytes } = ce.trainPlan;
   summary.planned_over_measured_bytes = ce.trainPlan.total_bytes / measured;
   const plain = await stepsOf(ce, batchOf(options), undefined, (words) => tell(`step, cross-entropy: ${words}`));
   tell('step: each kernel alone');
@@ -75,6 +76,25 @@ export async function stepSuite(bench: Bench): Promise<void> {
     ms: taught.ms,
     gflops: flops / taught.ms / 1e6,
     tokens_per_second: (1000 * TOKENS) / taught.ms,
+  });
+
+  const held = new Map(
+    [...baseParameters(options)].flatMap(([name, shape]) =>
+      shape.length === 2 ? [[name, 'int8' as const] as const] : [],
+    ),
+  );
+  const packed = await trainerOf(device, { ...options, held }, CE);
+  const eight = await stepsOf(packed, batchOf(options), undefined, (words) => tell(`step, int8 weights: ${words}`));
+  summary.int8_step_over_f32 = plain.ms / eight.ms;
+  summary.int8_weight_bytes_over_f32 = packed.trainPlan.weights_bytes / weights_bytes;
+  packed.free();
+  add({
+    suite: 'step',
+    name: 'the same, cross entropy, all frozen matrices int8',
+    ms: eight.ms,
+    gflops: flops / eight.ms / 1e6,
+    bytes: packed.trainPlan.weights_bytes,
+    tokens_per_second: (1000 * TOKENS) / eight.ms,
   });
 }
 
