@@ -55,6 +55,7 @@ export async function expected(
     objective,
     shapesOf(data, recipe).train,
     recipe.training.optim,
+    recipe.training.gradient_checkpointing,
   );
 
   const steps = totalSteps(data.train.count, recipe.training);

@@ -125,6 +125,8 @@ export interface Report {
     tokens_per_second: number;
     eval_loss_before?: number;
     eval_loss_after?: number;
+    /** Whether layers were computed again in the backward pass: what the recipe says, or what the plan chose. */
+    gradient_checkpointing?: boolean;
     planned_bytes: number;
     measured_bytes: number;
     seconds: number;

@@ -223,8 +223,16 @@ export function decoder(
   const states = [x];
   for (let i = 0; i < options.num_hidden_layers; i++) {
     const path = `${names.layers}.${i}`;
-    x = joined(x, attend(path, i, norm(`${path}.${names.attention_norm}`, x)), path, names.after_attention_norm);
-    x = joined(x, mlp(path, norm(`${path}.${names.mlp_norm}`, x)), path, names.after_mlp_norm);
+    const layer = (x: Value): Value => {
+      const y = joined(
+        x,
+        attend(path, i, norm(`${path}.${names.attention_norm}`, x)),
+        path,
+        names.after_attention_norm,
+      );
+      return joined(y, mlp(path, norm(`${path}.${names.mlp_norm}`, y)), path, names.after_mlp_norm);
+    };
+    x = graph.block(() => layer(states[i]!));
     states.push(x);
   }
   const hidden = norm(names.final_norm, x);

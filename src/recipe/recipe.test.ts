@@ -74,7 +74,7 @@ describe('parseRecipe', () => {
       adam_beta2: 0.999,
       logging_steps: 10,
       eval_steps: 10,
-      gradient_checkpointing: true,
+      gradient_checkpointing: null,
       warmup_steps: 0,
     });
     expect(recipe.data).toMatchObject({ max_length: 1024, packing: false, assistant_only_loss: false });

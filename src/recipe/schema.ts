@@ -314,10 +314,12 @@ export const training = v.strictObject({
     0,
   ),
   gradient_checkpointing: v.optional(
-    flag(
-      'Compute activations again in the backward pass instead of keeping them: less memory, about a third more work.',
+    v.nullable(
+      flag(
+        'Compute the inside of each layer again in the backward pass instead of keeping it: less memory, about a third more work, the same result; null does so where the step’s temporaries would not fit one buffer of the device.',
+      ),
     ),
-    true,
+    null,
   ),
 });
 

@@ -48,12 +48,14 @@ export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
  * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher.
  * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
+ * With `gradient_checkpointing` the backward pass computes each layer again from its input: the same bits in less memory.
  * States: `gradient.{name}` of everything trained.
  */
 export function trainingStep(
   model: StepModel,
   objective: Objective,
   shape: BatchShape,
+  gradient_checkpointing = false,
 ): { graph: Graph; trainables: Trainable[] } {
   const graph = new Graph();
   const { loss } = forward(graph, model, objective, shape, true);
@@ -63,6 +65,7 @@ export function trainingStep(
     loss,
     graph.constant('one', [1], ONE),
     trained.map((parameter) => parameter.value),
+    { recompute: gradient_checkpointing },
   );
   const keep = graph.input('keep', [1]);
   for (const { name, value } of trained) {

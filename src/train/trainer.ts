@@ -34,7 +34,11 @@ export interface TrainerSetup {
   /** All shapes that batches will have. */
   readonly trainShapes: readonly BatchShape[];
   readonly evalShapes: readonly BatchShape[];
+  readonly gradient_checkpointing?: GradientCheckpointing;
 }
+
+/** Whether layers are computed again in the backward pass; null: where the step would not fit the device otherwise. */
+export type GradientCheckpointing = boolean | null;
 
 /** Means as TRL's SFTTrainer logs them. */
 export interface StepResult {
@@ -76,18 +80,30 @@ export interface TrainPlan {
   /** FLOPs of a micro-batch of the largest shape. */
   readonly flops: number;
   readonly trainables: readonly Trainable[];
+  /** Whether the backward pass computes layers again. */
+  readonly gradient_checkpointing: boolean;
 }
 
+/**
+ * WebGPU doesn't say how much memory a device has. What one buffer may hold is the nearest figure to it: temporaries that
+ * need more than that are taken as a step that doesn't fit. The bits do not depend on the choice.
+ */
 export function planTraining(
   limits: Parameters<typeof plan>[1],
   model: StepModel,
   objective: Objective,
   shapes: readonly BatchShape[],
   optim: Optim = 'adamw_torch',
+  gradient_checkpointing: GradientCheckpointing = null,
 ): TrainPlan {
+  if (gradient_checkpointing === null) {
+    const kept = planTraining(limits, model, objective, shapes, optim, false);
+    const fits = kept.plans.every((one) => one.plan.memory.arena <= limits.maxBufferSize);
+    return fits ? kept : planTraining(limits, model, objective, shapes, optim, true);
+  }
   let trainables: readonly Trainable[] = [];
   const plans = shapes.map((shape) => {
-    const step = trainingStep(model, objective, shape);
+    const step = trainingStep(model, objective, shape, gradient_checkpointing);
     trainables = step.trainables;
     return { shape, plan: plan(step.graph, limits) };
   });
@@ -104,6 +120,7 @@ export function planTraining(
   return {
     plans,
     trainables,
+    gradient_checkpointing,
     weights_bytes,
     optimizer_bytes,
     activations_bytes,
@@ -140,7 +157,14 @@ export class Trainer {
   ): Promise<Trainer> {
     const { device, model, objective } = setup;
     const { optim = 'adamw_torch' } = setup.optimizer;
-    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, optim);
+    const trainPlan = planTraining(
+      device.limits,
+      model,
+      objective,
+      setup.trainShapes,
+      optim,
+      setup.gradient_checkpointing,
+    );
     const flat = await FlatParameters.create(device, trainPlan.trainables, optim);
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);

@@ -162,7 +162,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'training.save_total_limit': ['保留几个', '最多保留几个检查点；留空全部保留。'],
   'training.load_best_model_at_end': ['最后取最好的', '以 eval_loss 最低的检查点为结果。'],
   'training.label_smoothing_factor': ['标签平滑', '把每个标签的这一份摊到整个词表。'],
-  'training.gradient_checkpointing': ['重算激活', '反向时重新计算激活而不保存：省显存，多约三分之一的计算。'],
+  'training.gradient_checkpointing': [
+    '重算激活',
+    '反向时重新计算每层内部的激活而不保存：省显存，多约三分之一的计算，结果相同；留空则只在放不进设备时才这样做。',
+  ],
   'evaluate.tasks[].task': ['任务', 'exact_match：最终答案正确的行所占的比例。'],
   'evaluate.tasks[].source': ['题目', '要回答的行：hub 上的名字、相对于配方的路径、bundled:名字，或网址。'],
   'evaluate.tasks[].limit': ['只取前几行', '只取前这么多行；留空取全部。'],

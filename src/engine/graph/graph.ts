@@ -34,10 +34,18 @@ export interface Source {
   readonly data?: Float32Array | Int32Array;
 }
 
+/** Ids of nodes, `end` excluded. */
+export interface Block {
+  readonly start: number;
+  readonly end: number;
+}
+
 export class Graph implements GraphLike {
   readonly nodes: Node[] = [];
   readonly sources = new Map<string, Source>();
   readonly outputs = new Map<string, Value>();
+  /** Runs of nodes that were built as one part of the model (a layer), in order and apart from each other. */
+  readonly blocks: Block[] = [];
   private nextValue = 0;
 
   input(name: string, shape: Shape, dtype: DType = 'f32'): Value {
@@ -63,6 +71,15 @@ export class Graph implements GraphLike {
   output(name: string, value: Value): void {
     if (this.outputs.has(name)) throw new RangeError(`two outputs named '${name}'`);
     this.outputs.set(name, value);
+  }
+
+  /** What `build` adds is one block: the unit that the backward pass can compute again (autodiff.ts). */
+  block<T>(build: () => T): T {
+    const start = this.nodes.length;
+    const result = build();
+    if ((this.blocks.at(-1)?.end ?? 0) > start) throw new RangeError('a block within a block');
+    this.blocks.push({ start, end: this.nodes.length });
+    return result;
   }
 
   apply(op: OpDefinition, inputs: readonly Value[], attributes: Attributes = {}): readonly Value[] {

@@ -52,6 +52,9 @@ export async function trainStudent(
   const before = device.liveBytes;
   const trainer = await makeTrainer(run, device, data, student, objectiveOf(run.recipe, view), total_steps);
   const measured_bytes = device.liveBytes - before;
+  if (trainer.trainPlan.gradient_checkpointing) {
+    run.emit({ kind: 'fact', step: 'train', facts: { gradient_checkpointing: 'on' } });
+  }
   try {
     const first = new Map<unknown, number>();
     const evaluation = [...data.eval.epoch()];
@@ -117,6 +120,7 @@ export function trainerSetup(
     model: student.step,
     objective,
     optimizer: training,
+    gradient_checkpointing: training.gradient_checkpointing,
     schedule: {
       lr_scheduler_type: training.lr_scheduler_type,
       learning_rate: training.learning_rate,
@@ -198,6 +202,7 @@ async function keepResult(
     tokens_per_second: tokens / Math.max(1e-3, seconds),
     eval_loss_before: evaluations.find((line) => line.step === 0)?.eval_loss,
     eval_loss_after: evaluations.at(-1)?.eval_loss,
+    gradient_checkpointing: trainer.trainPlan.gradient_checkpointing,
     planned_bytes: trainer.trainPlan.total_bytes,
     measured_bytes,
     seconds,

@@ -1,0 +1,136 @@
+/** Computing layers again changes the memory of a step and none of its bits. */
+import { describe, expect, it } from 'vitest';
+import { sizeOf } from '../engine/graph/types.ts';
+import { noise, testDevice } from '../engine/testing.ts';
+import type { DecoderOptions } from '../models/decoder.ts';
+import { baseParameters } from '../models/model.ts';
+import type { MicroBatch } from './batch.ts';
+import type { Objective, StepModel } from './step-graphs.ts';
+import { planTraining, Trainer, type GradientCheckpointing } from './trainer.ts';
+
+const options: DecoderOptions = {
+  vocab_size: 64,
+  hidden_size: 32,
+  num_hidden_layers: 6,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  head_dim: 8,
+  intermediate_size: 96,
+  max_position_embeddings: 64,
+  norm_eps: 1e-5,
+  rotary: { theta: 10000, dims: 8, scaling: { kind: 'default' } },
+  activation: 'silu',
+  tie_word_embeddings: true,
+  qkv_bias: true,
+  output_bias: false,
+  mlp_bias: false,
+};
+const lora = { r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: ['q_proj', 'v_proj', 'down_proj'] };
+const MODELS: Record<string, StepModel> = {
+  'an adapter with dropout': {
+    options,
+    adapter: { settings: { ...lora, use_rslora: false }, trainable: true },
+    trainable: () => false,
+  },
+  'all weights': { options, adapter: null, trainable: () => true },
+};
+const objective: Objective = {
+  objective: 'none',
+  temperature: 1,
+  alpha: 0,
+  tail: 'bucket',
+  k: 0,
+  label_smoothing_factor: 0,
+};
+const shape = { rows: 2, length: 32 };
+const batch: MicroBatch = {
+  ...shape,
+  filled_rows: 2,
+  input_ids: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
+  labels: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
+  position_ids: Int32Array.from({ length: 64 }, (_, i) => i % 32),
+  segment_ids: new Int32Array(64).fill(1),
+};
+
+async function train(model: StepModel, gradient_checkpointing: GradientCheckpointing) {
+  const device = await testDevice();
+  const before = device.liveBytes;
+  const trainer = await Trainer.create(
+    {
+      device,
+      model,
+      objective,
+      optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0, max_grad_norm: 0 },
+      schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-2, warmup_steps: 0, total_steps: 3 },
+      seed: 7,
+      trainShapes: [shape],
+      evalShapes: [],
+      gradient_checkpointing,
+    },
+    async (place) => {
+      const tensors = new Map();
+      let seed = 1;
+      for (const [name, shape] of baseParameters(options)) {
+        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
+        const trained = place(name, shape);
+        if (trained) device.write(trained, data);
+        else tensors.set(name, device.tensor({ shape, dtype: 'f32' }, data));
+      }
+      return tensors;
+    },
+  );
+  const adapter = [...trainer.flat.parameters].filter(([name]) => name.includes('lora_'));
+  adapter.forEach(([, tensor], i) =>
+    device.write(
+      tensor,
+      noise(sizeOf(tensor.type.shape), 100 + i).map((x) => 0.2 * x),
+    ),
+  );
+  const measured = device.liveBytes - before;
+  const losses = [];
+  // two micro-batches a step, so that gradients are added up as well
+  for (let step = 0; step < 3; step++) losses.push(await trainer.submitStep([batch, batch], []));
+  const weights = await trainer.trained();
+  const { trainPlan } = trainer;
+  trainer.free();
+  return { losses, weights, trainPlan, measured };
+}
+
+describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) => {
+  it('gives the same bits, in the memory that was planned', { timeout: 300_000 }, async () => {
+    const kept = await train(model, false);
+    const recomputed = await train(model, true);
+    expect(recomputed.losses).toEqual(kept.losses);
+    expect(recomputed.losses[2]!.loss).not.toBe(recomputed.losses[0]!.loss);
+    expect(recomputed.weights.size).toBeGreaterThan(0);
+    for (const [name, data] of kept.weights) expect(recomputed.weights.get(name), name).toEqual(data);
+    for (const { trainPlan, measured } of [kept, recomputed]) {
+      expect(trainPlan.total_bytes / measured).toBeGreaterThan(0.8);
+      expect(trainPlan.total_bytes / measured).toBeLessThan(1.25);
+    }
+    expect(recomputed.measured).toBeLessThan(kept.measured);
+  });
+
+  it('lets memory grow by one input a layer', async () => {
+    const { limits } = await testDevice();
+    const arena = (layers: number, checkpointing: boolean): number => {
+      const deep = { ...model, options: { ...options, num_hidden_layers: layers } };
+      return planTraining(limits, deep, objective, [shape], 'adamw_torch', checkpointing).plans[0]!.plan.memory.arena;
+    };
+    const input = 4 * shape.rows * shape.length * options.hidden_size;
+    expect(arena(24, true) - arena(12, true)).toBe(12 * input);
+    expect(arena(24, false) - arena(12, false)).toBeGreaterThan(5 * 12 * input);
+  });
+
+  it('is chosen where the step would not fit, and only there', async () => {
+    const { limits } = await testDevice();
+    const planned = (most: number, checkpointing: GradientCheckpointing) =>
+      planTraining({ ...limits, maxBufferSize: most }, model, objective, [shape], 'adamw_torch', checkpointing);
+    const most = planned(2 ** 30, false).plans[0]!.plan.memory.arena;
+    expect(planned(most, null).gradient_checkpointing).toBe(false);
+    expect(planned(most - 1, null).gradient_checkpointing).toBe(true);
+    expect(planned(most - 1, null).plans[0]!.plan.memory.arena).toBeLessThan(most);
+    expect(planned(most - 1, false).gradient_checkpointing).toBe(false);
+    expect(planned(most, true).gradient_checkpointing).toBe(true);
+  });
+});
