@@ -32,5 +32,8 @@ describe('a model too large for the adapter', () => {
     expect(() => refuseTooLarge(model, laptop)).not.toThrow();
     const least = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 26 };
     expect(() => refuseTooLarge(model, least)).toThrow('takes 0.11 GB in one piece');
+    // held as int8 its embedding is a quarter
+    const held = new Map([['model.embed_tokens.weight', 'int8' as const]]);
+    expect(() => refuseTooLarge({ ...model, options: { held } }, least)).not.toThrow();
   });
 });

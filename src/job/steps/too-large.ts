@@ -1,21 +1,24 @@
 /** Whether a model can lie on this GPU at all: said from its config, before a byte of its weights is fetched. */
-import { sizeOf, type Shape } from '../../engine/graph/types.ts';
+import { bytesOf, type Shape } from '../../engine/graph/types.ts';
 import { InputError } from '../../formats/input-error.ts';
-import { countParameters } from '../../models/model.ts';
+import type { ModelOptions } from '../../models/architectures/index.ts';
+import type { Model } from '../../models/model.ts';
 
 /**
  * A tensor is bound in one piece: one beyond what the adapter binds can't be computed with.
- * @param model its name and the shapes of its parameters; they lie on the device as f32
+ * @param model its name and the shapes of its parameters; they lie on the device as `options.held` says, else as f32
  */
 export function refuseTooLarge(
-  model: { readonly name: string; readonly parameters: ReadonlyMap<string, Shape> },
+  model: Pick<Model<ModelOptions>, 'name' | 'parameters'> & { readonly options?: Pick<ModelOptions, 'held'> },
   limits: { readonly maxBufferSize: number; readonly maxStorageBufferBindingSize: number },
 ): void {
   const most = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  const bytesIn = (name: string, shape: Shape): number =>
+    bytesOf({ shape, dtype: model.options?.held?.get(name) ?? 'f32' });
   for (const [name, shape] of model.parameters) {
-    const bytes = 4 * sizeOf(shape);
+    const bytes = bytesIn(name, shape);
     if (bytes <= most) continue;
-    const whole = gigabytes(4 * countParameters(model.parameters));
+    const whole = gigabytes([...model.parameters].reduce((sum, [name, shape]) => sum + bytesIn(name, shape), 0));
     throw new InputError(
       model.name,
       name,

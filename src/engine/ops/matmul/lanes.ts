@@ -48,18 +48,26 @@ export function lanesCode(
   const R = lanes * RA;
   const vectorA = !transA && K % 4 === 0;
   const vectorB = transB && vectorA;
-  const steps = vectorA ? 4 : 1;
+  // a lane's rows lie side by side where A's columns are contiguous, so that it loads them together
+  const together = transA && (RA === 2 || RA === 4) && M % RA === 0;
+  const rowOf = (r: number, lane: number): number => (together ? lane * RA + r : r * lanes + lane);
+  const steps = vectorA || K % 4 === 0 ? 4 : 1;
   // columns of a lane lie side by side
   const wide = (TN === 2 || TN === 4) && N % TN === 0;
   const pair = wide ? `vec${TN}<f32>` : 'f32';
   const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : !transB && wide ? TN : 1);
 
   const lines: string[] = [];
-  for (const r of range(RA)) {
-    const row = `(m + ${r * lanes}u + lane)`;
-    const at = transA ? `k * ${M}u + ${row}` : `${row} * ${K}u + k`;
-    lines.push(`let a${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
+  for (const s of range(vectorA ? 1 : steps)) {
+    if (together) lines.push(`let a_${s} = a[((k + ${s}u) * ${M}u + m) / ${RA}u + lane];`);
+    else
+      for (const r of range(RA)) {
+        const row = `(m + ${r * lanes}u + lane)`;
+        const at = transA ? `(k + ${s}u) * ${M}u + ${row}` : `${row} * ${K}u + k + ${s}u`;
+        lines.push(`let a_${s}_${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
+      }
   }
+  const a = (r: number, s: number): string => (vectorA ? `a_0_${r}[${s}]` : together ? `a_${s}[${r}]` : `a_${s}_${r}`);
   if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = ${reader.four(`(n + ${j}u) * ${K}u + k`)};`);
   for (const s of range(steps)) {
     const along = TN === 4 ? reader.four : reader.two;
@@ -72,10 +80,10 @@ export function lanesCode(
     const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `b_${s}[${j}]` : `b_${s}_${j}`);
     for (const r of range(RA))
       for (const i of range(lanes)) {
-        const x = `x${s}_${r * lanes + i}`;
-        lines.push(`let ${x} = subgroupBroadcast(a${r}${vectorA ? `[${s}]` : ''}, ${i}u);`);
+        const x = `x${s}_${rowOf(r, i)}`;
+        lines.push(`let ${x} = subgroupBroadcast(${a(r, s)}, ${i}u);`);
         for (const j of range(TN)) {
-          const c = `c${r * lanes + i}_${j}`;
+          const c = `c${rowOf(r, i)}_${j}`;
           lines.push(`${c} = fma(${x}, ${b(j)}, ${c});`);
         }
       }
@@ -103,11 +111,12 @@ export function lanesCode(
   });
 
   const groupsM = Math.ceil(M / R);
-  const groupsY = Math.min(groupsM, 65535);
+  // down the rows first: the workgroups that run together share a panel of B (its columns are the wider side of a tile)
+  const groupsX = Math.min(groupsM, 65535);
   const columns = Math.ceil(N / TN);
   const code = `${reader.functions}@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let first_n = (wid.x * ${threads}u + lid) * ${TN}u;
-  let first_m = (wid.y + wid.z * ${groupsY}u) * ${R}u;
+  let first_n = (wid.y * ${threads}u + lid) * ${TN}u;
+  let first_m = (wid.x + wid.z * ${groupsX}u) * ${R}u;
   if (first_m >= ${M}u) { return; }
   let n = min(first_n, ${N - TN}u);
   let m = ${M % R === 0 ? 'first_m' : `min(first_m, ${M - R}u)`};
@@ -129,11 +138,11 @@ ${stores.join('\n')}
   return {
     code,
     elements: {
-      a: vectorA ? 'vec4<f32>' : 'f32',
+      a: vectorA ? 'vec4<f32>' : together ? `vec${RA}<f32>` : 'f32',
       b: reader.element,
       out: pair,
     },
-    workgroups: [Math.ceil(columns / threads), groupsY, Math.ceil(groupsM / groupsY)],
+    workgroups: [groupsX, Math.ceil(columns / threads), Math.ceil(groupsM / groupsX)],
   };
 }
 
