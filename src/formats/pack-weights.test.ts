@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { packedWords } from '../engine/graph/packing.ts';
+import { BLOCKS, packedWords } from '../engine/graph/packing.ts';
 import { numberToF16Bits, f16BitsToNumber } from './half.ts';
 import { pack, unpack } from './pack-weights.ts';
 
@@ -12,12 +12,14 @@ const weights = fc.float32Array({
   min: -8,
   max: 8,
 });
-const blockOf = (data: Float32Array, i: number) => data.subarray(i - (i % 32), i - (i % 32) + 32);
+const blockOf = (data: Float32Array, i: number, size: number) => data.subarray(i - (i % size), i - (i % size) + size);
 const largest = (block: Float32Array) => block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 describe('packed weights', () => {
-  it('take 2, 1.125 and 0.625 bytes a number', () => {
-    expect([packedWords('f16', 64), packedWords('int8', 64), packedWords('int4', 64)]).toEqual([32, 18, 10]);
+  it('take 2, 1.125, 0.625 and 0.5625 bytes a number', () => {
+    expect([packedWords('f16', 64), packedWords('int8', 64), packedWords('int4', 64), packedWords('nf4', 64)]).toEqual([
+      32, 18, 10, 9,
+    ]);
     expect([packedWords('f16', 3), packedWords('int8', 33), packedWords('int4', 1)]).toEqual([2, 18, 5]);
   });
 
@@ -34,19 +36,21 @@ describe('packed weights', () => {
     ['int8', 0.5 / 127],
     // the step is an eighth of the largest; the other end of the range lacks one step
     ['int4', 1 / 8],
+    // half of the widest gap between its codes
+    ['nf4', (1 - 0.6961928009986877) / 2],
   ] as const)('%s is off by a step of its block at most', (dtype, step) =>
     fc.assert(
       fc.property(weights, (data) => {
         const got = unpack(dtype, pack(dtype, data), data.length);
         got.forEach((value, i) => {
-          const most = largest(blockOf(data, i)) * step * (1 + 1e-6);
+          const most = largest(blockOf(data, i, BLOCKS[dtype].numbers)) * step * (1 + 1e-6);
           expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(most + 1e-40);
         });
       }),
     ),
   );
 
-  it.each(['int8', 'int4'] as const)('%s keeps the largest of a block and zeros', (dtype) => {
+  it.each(['int8', 'int4', 'nf4'] as const)('%s keeps the largest of a block and zeros', (dtype) => {
     const data = Float32Array.from({ length: 32 }, (_, i) => (i === 5 ? -3.25 : 0));
     expect([...unpack(dtype, pack(dtype, data), 32)].map((value) => value + 0)).toEqual([...data]);
     expect([...unpack(dtype, pack(dtype, new Float32Array(40)), 40)].every((value) => value === 0)).toBe(true);

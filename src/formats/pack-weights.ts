@@ -1,5 +1,5 @@
 /** f32 weights into the blocks that the engine's kernels read (engine/graph/packing.ts says what they hold), and back. */
-import { BLOCKS, packedWords, type PackedDType } from '../engine/graph/packing.ts';
+import { BLOCKS, NF4, packedWords, type PackedDType } from '../engine/graph/packing.ts';
 import { f16BitsToNumber, numberToF16Bits } from './half.ts';
 
 export function pack(dtype: PackedDType, data: Float32Array): Int32Array<ArrayBuffer> {
@@ -19,6 +19,11 @@ export function pack(dtype: PackedDType, data: Float32Array): Int32Array<ArrayBu
       for (let i = start; i < end; i++) {
         const q = largest === 0 ? 0 : Math.round((127 * data[i]!) / largest);
         words[at + 1 + ((i - start) >> 2)]! |= (q & 255) << (8 * (i & 3));
+      }
+    } else if (dtype === 'nf4') {
+      const largest = (floats[at] = Math.abs(extreme));
+      for (let i = start; i < end; i++) {
+        words[at + 1 + ((i - start) >> 3)]! |= nearestNf4(largest === 0 ? 0 : data[i]! / largest) << (4 * (i & 7));
       }
     } else {
       const scale = (floats[at] = extreme / -8);
@@ -42,7 +47,18 @@ export function unpack(dtype: PackedDType, words: Int32Array, count: number): Fl
     if (dtype === 'f16') data[i] = f16BitsToNumber((words[at]! >>> (16 * within)) & 0xffff);
     else if (dtype === 'int8')
       data[i] = (floats[at]! * ((words[at + 1 + (within >> 2)]! << (24 - 8 * (within & 3))) >> 24)) / 127;
-    else data[i] = floats[at]! * (((words[at + 1 + (within >> 3)]! >>> (4 * (within & 7))) & 15) - 8);
+    else {
+      const q = (words[at + 1 + (within >> 3)]! >>> (4 * (within & 7))) & 15;
+      data[i] = floats[at]! * (dtype === 'nf4' ? NF4[q]! : q - 8);
+    }
   }
   return data;
+}
+
+function nearestNf4(value: number): number {
+  let nearest = 0;
+  NF4.forEach((code, q) => {
+    if (Math.abs(code - value) < Math.abs(NF4[nearest]! - value)) nearest = q;
+  });
+  return nearest;
 }

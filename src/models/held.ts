@@ -16,7 +16,7 @@ export function heldAs<M extends Model>(model: M, dtype: PackedDType, trained: (
   const held = new Map<string, PackedDType>();
   for (const [name, shape] of model.parameters) {
     if (shape.length !== 2 || trained(name)) continue;
-    held.set(name, dtype === 'int4' && shape[0] === model.options.vocab_size ? 'int8' : dtype);
+    held.set(name, (dtype === 'int4' || dtype === 'nf4') && shape[0] === model.options.vocab_size ? 'int8' : dtype);
   }
   const { weights } = model;
   const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {

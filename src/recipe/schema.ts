@@ -58,6 +58,7 @@ export const student = v.strictObject({
       'f16',
       'int8',
       'int4',
+      'nf4',
     ]),
     'f32',
   ),

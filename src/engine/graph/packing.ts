@@ -6,18 +6,29 @@
  *   int8  blocks of 32: a word with the f32 of largest magnitude m, eight words of four: value = m · q / 127
  *   int4  blocks of 32: a word with the f32 scale d, four words of eight: value = d · (q − 8); d = (entry of largest
  *         magnitude) / −8, as llama.cpp's Q4_0
+ *   nf4   blocks of 64: a word with the f32 of largest magnitude m, eight words of eight: value = m · NF4[q]
  *
  * Words are u32 and every kind is read by core WGSL: no device feature is needed. A block's scale lies beside its numbers,
  * so that a window of rows is a window of words.
  */
-export type PackedDType = 'f16' | 'int8' | 'int4';
+import { f32 } from '../ops/wgsl.ts';
+
+export type PackedDType = 'f16' | 'int8' | 'int4' | 'nf4';
 
 /** Numbers of a block, and the words that hold them. */
 export const BLOCKS: Record<PackedDType, { readonly numbers: number; readonly words: number }> = {
   f16: { numbers: 2, words: 1 },
   int8: { numbers: 32, words: 9 },
   int4: { numbers: 32, words: 5 },
+  nf4: { numbers: 64, words: 9 },
 };
+
+/** Quantiles of a normal distribution, scaled to ±1, zero among them (QLoRA, appendix E). */
+export const NF4: readonly number[] = [
+  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+  -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+  0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+];
 
 export function isPacked(dtype: string): dtype is PackedDType {
   return dtype in BLOCKS;
@@ -70,22 +81,46 @@ fn ${name}_1(i: u32) -> f32 {
   return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u] >> (8u * (i & 3u))).x;
 }
 `,
-  int4: (name) => `fn ${name}_4(i: u32) -> vec4<f32> {
-  let block = (i / 32u) * 5u;
-  let word = ${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 4u));
+  int4: (name) => nibbleReader(name, 'int4', '', (q) => `(${q} - 8.0)`),
+  nf4: (name) =>
+    nibbleReader(
+      name,
+      'nf4',
+      `const ${name}_codes = array<f32, 16>(${NF4.map(f32).join(', ')});
+fn ${name}_code4(q: vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(${['x', 'y', 'z', 'w'].map((i) => `${name}_codes[u32(q.${i})]`).join(', ')});
+}
+fn ${name}_code2(q: vec2<f32>) -> vec2<f32> { return vec2<f32>(${name}_codes[u32(q.x)], ${name}_codes[u32(q.y)]); }
+fn ${name}_code1(q: f32) -> f32 { return ${name}_codes[u32(q)]; }
+`,
+      (q, count) => `${name}_code${count}(${q})`,
+    ),
+};
+
+/** Eight numbers a word, a scale before each block. @param code what a number from 0 to 15 stands for, as WGSL */
+function nibbleReader(
+  name: string,
+  dtype: 'int4' | 'nf4',
+  declarations: string,
+  code: (q: string, count: 1 | 2 | 4) => string,
+): string {
+  const { numbers, words } = BLOCKS[dtype];
+  const word = (within: number): string => `  let block = (i / ${numbers}u) * ${words}u;
+  let word = ${name}[block + 1u + (i % ${numbers}u) / 8u] >> (4u * (i & ${within}u));`;
+  const scale = `bitcast<f32>(${name}[block])`;
+  return `${declarations}fn ${name}_4(i: u32) -> vec4<f32> {
+${word(4)}
   let q = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
-  return bitcast<f32>(${name}[block]) * (vec4<f32>(q) - 8.0);
+  return ${scale} * ${code('vec4<f32>(q)', 4)};
 }
 fn ${name}_2(i: u32) -> vec2<f32> {
-  let block = (i / 32u) * 5u;
-  let word = ${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 6u));
+${word(6)}
   let q = (vec2<u32>(word) >> vec2<u32>(0u, 4u)) & vec2<u32>(15u);
-  return bitcast<f32>(${name}[block]) * (vec2<f32>(q) - 8.0);
+  return ${scale} * ${code('vec2<f32>(q)', 2)};
 }
 fn ${name}_1(i: u32) -> f32 {
-  let block = (i / 32u) * 5u;
-  let q = (${name}[block + 1u + (i % 32u) / 8u] >> (4u * (i & 7u))) & 15u;
-  return bitcast<f32>(${name}[block]) * (f32(q) - 8.0);
+${word(7)}
+  return ${scale} * ${code('f32(word & 15u)', 1)};
 }
-`,
-};
+`;
+}
