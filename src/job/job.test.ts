@@ -336,10 +336,10 @@ describe('a run whose frozen weights are held packed', () => {
       }
       const [plain, packed] = reports as [Report, Report];
       const fileOf = ({ export: { files } }: Report) => files.find(({ path }) => path.endsWith('model.onnx'))!;
-      // of the frozen matrices' f32 bytes; what is trained, norms and activations stay, and take a few percent here
-      const saved = { f16: 0.5, int8: 0.72, int4: 0.8, nf4: 0.81 }[dtype];
+      // of the frozen matrices' f32 bytes; norms, and with 4 bits the embedding's int8, take a few percent here
+      const saved = 1 - { f16: 2, int8: 1.125, int4: 0.625, nf4: 0.5625 }[dtype] / 4;
       const share = (plain.train.planned_bytes - packed.train.planned_bytes) / fileOf(plain).bytes;
-      expect(share).toBeGreaterThan(saved - 0.05);
+      expect(share).toBeGreaterThan(saved - 0.08);
       expect(share).toBeLessThan(saved);
       expect(packed.train.eval_loss_after!).toBeLessThan(packed.train.eval_loss_before!);
       // the adapter and the file are compared with the engine by the export itself: 1e-3 of the largest logit
