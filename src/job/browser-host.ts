@@ -32,6 +32,7 @@ export async function browserHost(store: Store, pageAddress: string): Promise<Ho
       await putSetting(store, MIRRORS, { huggingface, modelscope });
     },
     shelf: shelfOf(store),
+    remembered: { get: (name) => getSetting(store, name), put: (name, value) => putSetting(store, name, value) },
     async ort() {
       const ort = await import('onnxruntime-web/wasm');
       // Its threads start workers from this bundle's own address, which is this worker.

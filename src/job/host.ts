@@ -21,6 +21,8 @@ export interface Host {
   /** From now on; addresses are kept, a token is not. */
   useHub(settings: HubSettings): Promise<void>;
   readonly shelf: Shelf;
+  /** Small things that outlive a run; plain data. */
+  readonly remembered: { get(name: string): Promise<unknown>; put(name: string, value: unknown): Promise<void> };
   /** ONNX Runtime, loaded when a file is opened again. */
   ort(): Promise<OrtModule>;
   now(): Date;

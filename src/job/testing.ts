@@ -95,7 +95,10 @@ export function diskFiles(root: string): LocalFiles {
   };
 }
 
-export async function memoryHost(): Promise<MemoryHost> {
+/** What the hosts of a test file know of the device: the self-test is made once. */
+const REMEMBERED = new Map<string, unknown>();
+
+export async function memoryHost(remembered = REMEMBERED): Promise<MemoryHost> {
   const gpu = await nodeGpu();
   const devices: GPUDevice[] = [];
   const watched = {
@@ -120,6 +123,10 @@ export async function memoryHost(): Promise<MemoryHost> {
     hub: { huggingface: 'http://127.0.0.1:9', modelscope: 'http://127.0.0.1:9' },
     useHub: () => Promise.resolve(),
     shelf: new MemoryShelf(),
+    remembered: {
+      get: async (name) => structuredClone(remembered.get(name)),
+      put: async (name, value) => void remembered.set(name, structuredClone(value)),
+    },
     devices,
     ort: async () => {
       const ort = await import('onnxruntime-web');

@@ -304,6 +304,10 @@ export const en = {
     bridge: 'Driven from the command line; closing this page ends it there.',
     afterDone: 'Talk to it',
     software: 'Without a graphics card a step takes longer; all results are the same.',
+    recomputed:
+      'To need less memory, each layer is computed again on the way back instead of being kept. A step takes about a third longer; the result is the same.',
+    tuned: (kernels: number) =>
+      `${kernels} ${kernels === 1 ? 'computation runs' : 'computations run'} in a way that was measured to be faster on this device; the result is the same.`,
   },
   evaluate: {
     title: 'Did it learn?',
