@@ -284,10 +284,11 @@ export const training = v.strictObject({
     0,
   ),
   optim: v.optional(
-    oneOf('The optimiser; adafactor and adamw_8bit keep less beside each weight.', [
+    oneOf('The optimiser; adafactor and adamw_8bit keep less beside each weight; sgd_momentum takes adam_beta1.', [
       'adamw_torch',
       'adamw_torch_fused',
       'sgd',
+      'sgd_momentum',
       'lion_32bit',
       'adafactor',
       'adamw_8bit',

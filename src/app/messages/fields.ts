@@ -151,7 +151,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'training.lr_scheduler_type': ['学习率曲线', '预热之后学习率怎样变化。'],
   'training.warmup_ratio': ['预热比例', '学习率从 0 升上来的步数占全部的比例。'],
   'training.warmup_steps': ['预热步数', '学习率从 0 升上来的步数；小于 1 则是比例。代替预热比例。'],
-  'training.optim': ['优化器', '优化器；adafactor 和 adamw_8bit 为每个权重保存得更少。'],
+  'training.optim': [
+    '优化器',
+    '优化器；adafactor 和 adamw_8bit 为每个权重保存得更少；sgd_momentum 的动量是 adam_beta1。',
+  ],
   'training.fp16': ['16 位激活', '激活值用 16 位存放，并动态缩放损失。'],
   'training.logging_strategy': ['记录', '什么时候记录一行数据。'],
   'training.logging_steps': ['记录间隔', '两次记录之间的步数。'],
