@@ -157,6 +157,7 @@ export class Job implements JobApi {
     this.bridge = await openBridge(token);
     const host = await this.host;
     await host.useHub({ ...host.hub, ...this.bridge.start.hub });
+    host.reach.door = this.bridge.teacher;
     return summaryOf(await headlessRun(host, this.bridge.start), 0);
   }
 

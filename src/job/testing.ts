@@ -8,6 +8,7 @@ import type { RecipeInput } from '../recipe/schema.ts';
 import { ActiveRun } from './active-run.ts';
 import type { Host, LocalFiles, Outlet, RunShelf, Shelf, WritableFolder } from './host.ts';
 import type { JobEvent } from './protocol.ts';
+import { Reach } from './reach.ts';
 import { newRun, type RunFacts } from './run-facts.ts';
 import { work } from './work.ts';
 
@@ -119,6 +120,7 @@ export async function memoryHost(): Promise<MemoryHost> {
     bundled: 'http://127.0.0.1:9/',
     hub: { huggingface: 'http://127.0.0.1:9', modelscope: 'http://127.0.0.1:9' },
     useHub: () => Promise.resolve(),
+    reach: new Reach(),
     shelf: new MemoryShelf(),
     devices,
     ort: async () => {
