@@ -44,6 +44,7 @@ export class Device {
   readonly lost: Promise<never>;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
+  private offsets: GPUBindGroupLayout | undefined;
   private readonly constants = new WeakMap<Float32Array | Int32Array, DeviceTensor>();
   private loss: EngineError | undefined;
 
@@ -177,12 +178,21 @@ export class Device {
     return layout;
   }
 
-  pipeline(code: string, layout: GPUBindGroupLayout, label: string): Promise<GPUComputePipeline> {
+  /** A uniform whose place is said with each dispatch. */
+  offsetLayout(): GPUBindGroupLayout {
+    return (this.offsets ??= this.gpu.createBindGroupLayout({
+      entries: [
+        { binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform', hasDynamicOffset: true } },
+      ],
+    }));
+  }
+
+  pipeline(code: string, layouts: readonly GPUBindGroupLayout[], label: string): Promise<GPUComputePipeline> {
     let pipeline = this.pipelines.get(code);
     if (!pipeline) {
       pipeline = this.gpu.createComputePipelineAsync({
         label,
-        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [...layouts] }),
         compute: { module: this.gpu.createShaderModule({ code, label }), entryPoint: 'main' },
       });
       this.pipelines.set(code, pipeline);
