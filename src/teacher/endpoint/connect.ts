@@ -12,7 +12,7 @@ export async function connect(
   if (models && !models.includes(model) && !models.includes(`${model}:latest`)) {
     const named = models.slice(0, 5).map((name) => JSON.stringify(name));
     const there = models.length === 0 ? 'none' : `${named.join(', ')}${models.length > 5 ? ', …' : ''}`;
-    throw server.fault(`knows no model ${JSON.stringify(model)}`, `a model that it has: ${there}`);
+    throw server.fault(`knows no model ${JSON.stringify(model)}`, `a model that it has: ${there}`, 'model');
   }
   return server;
 }

@@ -33,6 +33,12 @@ export class EndpointTeacher {
   ): Promise<EndpointTeacher> {
     const server = await connect(named, access, options);
     const said = await promptLogprobs(server, named.model);
+    if (!said) {
+      throw server.fault(
+        'gives no log probabilities of a text that it is given',
+        'vLLM, SGLang or llama.cpp’s own server (Ollama and hosted models give none)',
+      );
+    }
     await refuseOtherTokenizer(server, named.model, said, asked.tokenizer, asked.rows);
     const teacher = new EndpointTeacher(server, said, asked.k, asked.tokenizer.vocab_size);
     const row = asked.rows.find(({ length }) => length > 1);

@@ -10,15 +10,13 @@ import { vllm } from './vllm.ts';
 
 const DIALECTS: readonly Dialect[] = [vllm, sglang, llamaCpp];
 
-export async function promptLogprobs(server: EndpointServer, model: string): Promise<PromptLogprobs> {
+/** undefined where the server gives none. */
+export async function promptLogprobs(server: EndpointServer, model: string): Promise<PromptLogprobs | undefined> {
   for (const dialect of DIALECTS) {
     const spoken = dialect(server, model);
     if (await spoken.isSpoken().catch(isRefusal)) return spoken;
   }
-  throw server.fault(
-    'gives no log probabilities of a text that it is given',
-    'vLLM, SGLang or llama.cpp’s own server (Ollama and hosted models give none)',
-  );
+  return undefined;
 }
 
 /** It has no such door, or does not understand what is asked there; anything else is a fault of another kind. */

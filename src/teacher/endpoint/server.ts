@@ -21,6 +21,9 @@ export interface ServerOptions {
   readonly fetch?: typeof fetch;
 }
 
+/** What the matter is, for those who say it in other words. */
+export type FaultKind = 'unreached' | 'key' | 'model' | 'other';
+
 /** A server that did not do what was asked of it; reads as an InputError does. */
 export class ServerFault extends Error {
   override readonly name = 'ServerFault';
@@ -29,6 +32,7 @@ export class ServerFault extends Error {
     readonly address: string,
     readonly what: string,
     readonly allowed: string,
+    readonly kind: FaultKind = 'other',
     /** Of the answer; undefined where there was none. */
     readonly status?: number,
   ) {
@@ -81,8 +85,8 @@ export class EndpointServer {
     return this.ask('POST', this.root + path, body).catch(unlessMissing);
   }
 
-  fault(what: string, allowed: string, status?: number): ServerFault {
-    return new ServerFault(this.address, this.withoutKey(what), allowed, status);
+  fault(what: string, allowed: string, kind?: FaultKind, status?: number): ServerFault {
+    return new ServerFault(this.address, this.withoutKey(what), allowed, kind, status);
   }
 
   private async ask(method: 'GET' | 'POST', url: string, body?: Json): Promise<Json> {
@@ -91,7 +95,8 @@ export class EndpointServer {
       const outcome = await this.attempt(method, url, body);
       if (!(outcome instanceof Again)) return outcome;
       if (tries >= pauses.length) {
-        throw this.fault(`${outcome.what}, ${tries + 1} times`, outcome.allowed, outcome.status);
+        const what = tries === 0 ? outcome.what : `${outcome.what}, ${tries + 1} times`;
+        throw this.fault(what, outcome.allowed, outcome.kind, outcome.status);
       }
       await sleep(outcome.afterMs ?? pauses[tries]!, this.options.signal);
     }
@@ -118,7 +123,7 @@ export class EndpointServer {
       text = await response.text();
     } catch (error) {
       signal?.throwIfAborted();
-      return new Again(`cut its answer off (${causeOf(error as Error)})`, 'a connection that holds');
+      return new Again(`cut its answer off (${causeOf(error as Error)})`, 'a connection that holds', 'unreached');
     }
     if (!response.ok) return this.refused(response, text);
     try {
@@ -129,14 +134,16 @@ export class EndpointServer {
         throw this.fault('answers with a web page', 'the address of the server’s API, with its port');
       }
     }
-    return new Again('answers with what is no JSON object', 'an OpenAI-compatible server', response.status);
+    return new Again('answers with what is no JSON object', 'an OpenAI-compatible server');
   }
 
   /** A browser does not say whether nobody is there or the page is kept out, and an isolated page can't find out. */
   private unreached(url: string, error: Error): Again {
     const reached = this.access.through(url);
     const what = `can’t be reached (${causeOf(error)})`;
-    if (!isOtherOrigin(reached)) return new Again(what, 'a server that is running, at this address and port');
+    if (!isOtherOrigin(reached)) {
+      return new Again(what, 'a server that is running, at this address and port', 'unreached');
+    }
     const where = isMixed(reached)
       ? 'at an https address, as this page came over https, or on this very machine'
       : 'at this address and port';
@@ -144,6 +151,7 @@ export class EndpointServer {
       what,
       `a server that is running, ${where}, and that allows pages of ${globalThis.location.origin} ` +
         '(CORS; vLLM: --allowed-origins, llama.cpp: --cors-origins, Ollama: OLLAMA_ORIGINS)',
+      'unreached',
     );
   }
 
@@ -152,13 +160,13 @@ export class EndpointServer {
     const said = saidIn(text);
     const what = `answered ${`${status} ${response.statusText}`.trim()}${said === '' ? '' : ` (${said})`}`;
     if (status === 429 || status >= 500) {
-      return new Again(this.withoutKey(what), 'a server that has time for us', status, retryAfter(response.headers));
+      return new Again(what, 'a server that has time for us', 'other', status, retryAfter(response.headers));
     }
-    const allowed =
-      status === 401 || status === 403
-        ? 'the key of this server, which is asked for in the page, and on the command line read from the environment'
-        : 'what this server takes';
-    throw this.fault(what, allowed, status);
+    const isKey = status === 401 || status === 403;
+    const allowed = isKey
+      ? 'the key of this server, which is asked for in the page, and on the command line read from the environment'
+      : 'what this server takes';
+    throw this.fault(what, allowed, isKey ? 'key' : 'other', status);
   }
 
   /** Servers repeat a key that they do not know. */
@@ -191,16 +199,15 @@ class Again {
   constructor(
     readonly what: string,
     readonly allowed: string,
+    readonly kind: FaultKind = 'other',
     readonly status?: number,
     readonly afterMs?: number,
   ) {}
 }
 
-/** A path that a server does not have is no fault where it was only asked whether it has it. */
+/** A path that a server does not have (or shows nobody) is no fault where it was only asked whether it has it. */
 function unlessMissing(error: unknown): undefined {
-  if (error instanceof ServerFault && (error.status === 404 || error.status === 405 || error.status === 501)) {
-    return undefined;
-  }
+  if (error instanceof ServerFault && [403, 404, 405, 501].includes(error.status ?? 0)) return undefined;
   throw error;
 }
 
