@@ -115,7 +115,9 @@ export const student = v.strictObject({
   ),
 });
 
-const teacherModel = text('The teacher: a hub name, a path relative to the recipe, bundled:NAME, or a URL.');
+const teacherModel = text(
+  'The teacher: a hub name, a path relative to the recipe, bundled:NAME, or a URL; behind a server its name there.',
+);
 const teacherRevision = text('Branch, tag or commit of the teacher on the hub.');
 
 export const teacher = v.variant('kind', [
@@ -148,7 +150,7 @@ export const teacher = v.variant('kind', [
         'Address of the server, with its port; keys are asked for in the page and never stand in a recipe.',
       ),
     ),
-    model: text('The model’s name as that server knows it.'),
+    model: teacherModel,
     api_key_env: v.optional(
       v.pipe(
         v.string(),

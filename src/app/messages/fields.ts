@@ -106,7 +106,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'student.compress.from': ['从谁裁出', '裁剪谁的权重：学生模型自己的，还是教师的。'],
   'student.add_tokens': ['新词元', '加进词表、作为一个整体的特殊词元，例如 <think>。'],
   'teacher.kind': ['教师', '教师在哪里运行。'],
-  'teacher.model': ['模型', '教师：hub 上的名字、相对于配方的路径、bundled:名字，或网址。'],
+  'teacher.model': [
+    '模型',
+    '教师：hub 上的名字、相对于配方的路径、bundled:名字，或网址；在服务器上则是它在那里的名字。',
+  ],
   'teacher.revision': ['版本', '教师在 hub 上的分支、标签或提交。'],
   'teacher.adapter': ['教师的适配器', '属于教师的 PEFT 适配器文件夹。'],
   'teacher.dtype': ['精度', '使用文件夹里哪一个 ONNX 文件。'],
