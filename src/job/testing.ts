@@ -8,6 +8,7 @@ import type { RecipeInput } from '../recipe/schema.ts';
 import { ActiveRun } from './active-run.ts';
 import type { Host, LocalFiles, Outlet, RunShelf, Shelf, WritableFolder } from './host.ts';
 import type { JobEvent } from './protocol.ts';
+import { Reach } from './reach.ts';
 import { newRun, type RunFacts } from './run-facts.ts';
 import { work } from './work.ts';
 
@@ -122,6 +123,7 @@ export async function memoryHost(remembered = REMEMBERED): Promise<MemoryHost> {
     bundled: 'http://127.0.0.1:9/',
     hub: { huggingface: 'http://127.0.0.1:9', modelscope: 'http://127.0.0.1:9' },
     useHub: () => Promise.resolve(),
+    reach: new Reach(),
     shelf: new MemoryShelf(),
     remembered: {
       get: async (name) => structuredClone(remembered.get(name)),
