@@ -47,7 +47,8 @@ export async function expected(
   const { prepared } = data;
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
-  for (const model of teacher ? [student.model, teacher] : [student.model]) refuseTooLarge(model, device.limits);
+  refuseTooLarge(student.model, device.limits, 'student');
+  if (teacher) refuseTooLarge(teacher, device.limits, 'teacher');
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
   const plan = planTraining(
     device.limits,
