@@ -38,6 +38,8 @@ const ESTIMATE = {
   disk_bytes: 9.2e6,
   steps: STEPS,
   seconds_per_step: 0.1,
+  flops_per_token: 2.7e6,
+  tokens_per_second: 900,
   seconds: 42,
   teacher_parameters: 452_000,
   student_parameters: 343_000,

@@ -71,6 +71,8 @@ export async function expected(
   const kind = device.software ? 'software' : 'hardware';
   const rate = device.flopsPerSecond ? SHARE * device.flopsPerSecond : RATE[kind];
   const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / rate;
+  const longest = Math.max(...plan.plans.map(({ shape }) => shape.rows * shape.length));
+  const flops_per_token = plan.flops / longest;
   const teacherParameters = teacher && countParameters(teacher.parameters);
   const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / rate : 0;
   const cache_bytes = distils ? cacheBytes(prepared, recipe) : 0;
@@ -84,6 +86,8 @@ export async function expected(
     steps,
     seconds_per_step,
     seconds: teacherSeconds + steps * seconds_per_step + AROUND[kind],
+    flops_per_token,
+    tokens_per_second: rate / flops_per_token,
     ...(teacherParameters !== undefined && { teacher_parameters: teacherParameters }),
     student_parameters: student.parameters,
     trainable_parameters: student.trainable,

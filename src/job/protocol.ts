@@ -58,6 +58,9 @@ export interface Estimate {
   readonly steps: number;
   readonly seconds_per_step: number;
   readonly seconds: number;
+  /** Float operations of training a token (forward and backward), and tokens that the steps take a second. */
+  readonly flops_per_token: number;
+  readonly tokens_per_second: number;
   /** Of the whole models and of what is trained; absent where there is no such model. */
   readonly teacher_parameters?: number;
   readonly student_parameters?: number;

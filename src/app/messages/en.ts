@@ -114,6 +114,10 @@ export const en = {
     steps: 'Steps',
     perStep: (seconds: number) =>
       seconds < 1 ? `${significant(seconds * 1000)} ms a step` : `${significant(seconds)} s a step`,
+    rate: 'Training speed',
+    tokens: (n: number) => `${significant(n)} tokens/s`,
+    work: 'for each token',
+    operations: (n: number) => `${parameters(n)} operations`,
     unknown: 'not known yet',
     parts: { weights: 'weights', optimizer: 'optimiser', activations: 'activations', cache: 'teacher’s cache' },
     planning: 'Planning…',

@@ -103,6 +103,10 @@ export const zh: Messages = {
     steps: '步数',
     perStep: (seconds) =>
       seconds < 1 ? `每步 ${significant(seconds * 1000)} 毫秒` : `每步 ${significant(seconds)} 秒`,
+    rate: '训练速度',
+    tokens: (n) => `每秒 ${significant(n)} 个词元`,
+    work: '每个词元',
+    operations: (n) => `${parameters(n)} 次运算`,
     unknown: '尚不清楚',
     parts: { weights: '权重', optimizer: '优化器', activations: '激活值', cache: '教师缓存' },
     planning: '正在计算…',
