@@ -10,6 +10,7 @@ export { add } from './add/add.ts';
 export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';
+export { hiddenLoss } from './hidden-loss/hidden-loss.ts';
 export { inverseNorms } from './inverse-norms/inverse-norms.ts';
 export { kvAppend } from './kv-append/kv-append.ts';
 export { layernorm } from './layernorm/layernorm.ts';
