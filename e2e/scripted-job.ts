@@ -391,6 +391,13 @@ const api: JobApi = {
       ? { answers: true, logprobs: 'vLLM' }
       : { answers: false, fault: 'unreached', message: `${url}: can’t be reached (Failed to fetch)` },
   headless: async () => Promise.reject(new Error('nobody drives this page')),
+  async startLoss(_recipe, _files, _like, onProgress) {
+    onProgress(0, 2);
+    await wait(150);
+    onProgress(1, 2);
+    await wait(150);
+    return { rows: 16, student: 9.6123, whole: 3.2051 };
+  },
   async bench(_suites, onResult) {
     const results = [
       { suite: 'matmul', name: 'NT 512x512x512', ms: 0.41, gflops: 654, fraction_of_peak: 0.61 },

@@ -27,6 +27,7 @@ function open(): JobApi {
     restore: (file) => remote.restore(file),
     preview: (recipe, files, like) => remote.preview(recipe, files, like),
     estimate: (recipe, files, like) => remote.estimate(recipe, files, like),
+    startLoss: (recipe, files, like, onProgress) => remote.startLoss(recipe, files, like, proxy(onProgress)),
     run: (id, onEvent) => remote.run(id, proxy(onEvent)),
     pause: () => remote.pause(),
     stop: () => remote.stop(),

@@ -16,6 +16,8 @@ import { estimateOf } from './estimate.ts';
 import { openBridge, type Bridge } from './bridge.ts';
 import { bridgeDriver, HEADLESS, headlessRun } from './headless.ts';
 import type { Host } from './host.ts';
+import { openKnownDevice } from './known-device.ts';
+import { startLossOf } from './start-loss.ts';
 import { checked, type HubSettings } from './hub.ts';
 import { broughtFiles, firstOf, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
@@ -32,6 +34,7 @@ import type {
   RunSummary,
   TeacherTried,
   TokenChoice,
+  StartLoss,
 } from './protocol.ts';
 import { newRun, summaryOf } from './run-facts.ts';
 import { Sources } from './sources.ts';
@@ -175,6 +178,23 @@ export class Job implements JobApi {
 
   async tryTeacher(url: string, model: string): Promise<TeacherTried> {
     return tryTeacher({ url, model }, (await this.host).reach.of(url));
+  }
+
+  async startLoss(
+    recipe: RecipeInput,
+    files: BroughtFiles,
+    like: string | undefined,
+    onProgress: (done: number, of: number) => void,
+  ): Promise<StartLoss> {
+    if (this.active) throw new InputError('start loss', '', 'a run is going on in this page', 'a look when it is done');
+    const context = await this.context(recipe, files, like);
+    await this.talk.close();
+    const device = await openKnownDevice(await this.host);
+    try {
+      return await startLossOf(context, device, onProgress);
+    } finally {
+      device.destroy();
+    }
   }
 
   async bench(suites: readonly Suite[], onResult: (result: BenchResult) => void): Promise<BenchReport> {

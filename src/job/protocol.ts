@@ -69,6 +69,14 @@ export interface Estimate {
   readonly eval_rows?: number;
 }
 
+/** Cross entropy a token before any training, over a few rows that will evaluate the student. */
+export interface StartLoss {
+  readonly rows: number;
+  readonly student: number;
+  /** Of the model that the student is cut from; absent where nothing is cut. */
+  readonly whole?: number;
+}
+
 /** What a person dropped or picked, by the path that the recipe gives it ("./rows.jsonl", "./teacher/config.json"). */
 export type BroughtFiles = Readonly<Record<string, Blob>>;
 
@@ -253,6 +261,13 @@ export interface JobApi {
   preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview>;
   /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
+  /** The student's loss before it learns; `onProgress` hears how many models are done. Refused while a run is on. */
+  startLoss(
+    recipe: RecipeInput,
+    files: BroughtFiles,
+    like: string | undefined,
+    onProgress: (done: number, of: number) => void,
+  ): Promise<StartLoss>;
   pause(): Promise<void>;
   stop(): Promise<void>;
   /** Bytes, steps and time before the start; loads configs and data, no weights. */

@@ -11,18 +11,11 @@ import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program, type HostArray, type ProfileLine } from '../engine/run/program.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
+import { Evaluator, inputsOf, keyOf, sumsOf, type EvalResult } from './evaluator.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
 import { hyperOf, stateBytes, type Optim, type OptimizerSettings } from './optimizers.ts';
 import { learningRate, type Schedule } from './schedule.ts';
-import {
-  evaluationStep,
-  type SUMS,
-  trainingStep,
-  updateStep,
-  type BatchShape,
-  type Objective,
-  type StepModel,
-} from './step-graphs.ts';
+import { trainingStep, updateStep, type BatchShape, type Objective, type StepModel } from './step-graphs.ts';
 
 export interface TrainerSetup {
   readonly device: Device;
@@ -54,14 +47,6 @@ export interface StepResult {
   readonly kl: number;
   /** Tokens that are not padding. */
   readonly tokens: number;
-}
-
-export interface EvalResult {
-  readonly eval_loss: number;
-  readonly eval_ce: number;
-  readonly eval_kl: number;
-  readonly eval_entropy: number;
-  readonly eval_mean_token_accuracy: number;
 }
 
 /** All that a resumed run needs besides the recipe: the weights, the moments and how many steps they have seen. */
@@ -133,7 +118,7 @@ export class Trainer {
   step = 0;
   private readonly arena: Arena;
   private readonly training = new Map<string, Program>();
-  private readonly evaluation = new Map<string, Program>();
+  private evaluation!: Evaluator;
   private update!: Program;
 
   private constructor(
@@ -176,15 +161,20 @@ export class Trainer {
     });
 
     const trainer = new Trainer(setup, flat, trainPlan, tensors);
-    const evalPlans = setup.evalShapes.map((shape) => ({
-      shape,
-      plan: plan(evaluationStep(model, objective, shape), device.limits),
-    }));
     const updatePlan = plan(updateStep(flat.shards, optim), device.limits);
-    for (const one of [...trainPlan.plans, ...evalPlans, { plan: updatePlan }]) trainer.arena.reserve(one.plan.arenas);
+    for (const one of [...trainPlan.plans, { plan: updatePlan }]) trainer.arena.reserve(one.plan.arenas);
+    // before the others are bound: its needs may make the arena grow
+    trainer.evaluation = await Evaluator.create(
+      device,
+      model,
+      objective,
+      setup.evalShapes,
+      tensors,
+      trainer.arena,
+      onProgress,
+    );
     const compile = (one: Plan): Promise<Program> => Program.create(device, one, tensors, trainer.arena, onProgress);
     for (const { shape, plan } of trainPlan.plans) trainer.training.set(keyOf(shape), await compile(plan));
-    for (const { shape, plan } of evalPlans) trainer.evaluation.set(keyOf(shape), await compile(plan));
     trainer.update = await compile(updatePlan);
     return trainer;
   }
@@ -205,35 +195,12 @@ export class Trainer {
     return this.collect(step + 1, rate, prepared, Promise.all(micro), updated);
   }
 
-  /** DESIGN §6: the mean over batches of each batch's token mean, weighted by the batch's rows. */
-  async evaluate(
+  /** As `Evaluator.evaluate`, with the weights as they are now. */
+  evaluate(
     batches: readonly MicroBatch[],
     teacherOf: (batch: MicroBatch) => Promise<TeacherBatch | undefined>,
   ): Promise<EvalResult> {
-    const total = { loss: 0, rows: 0, ce: 0, kl: 0, entropy: 0, correct: 0, batches: 0, counted: 0 };
-    for (const batch of batches) {
-      const one = prepare(batch);
-      if (one.counted === 0) continue;
-      const program = this.evaluation.get(keyOf(batch));
-      if (!program) throw new RangeError(`no program for an evaluation batch of ${batch.rows} x ${batch.length}`);
-      const outputs = await program.run(inputsOf(one, await teacherOf(batch), one.counted));
-      const sums = sumsOf(outputs.get('sums') as Float32Array);
-      total.loss += batch.filled_rows * outputs.get('loss')![0]!;
-      total.rows += batch.filled_rows;
-      total.ce += sums.ce;
-      total.kl += sums.kl;
-      total.counted += one.counted;
-      total.entropy += sums.entropy / one.counted;
-      total.correct += sums.correct / one.counted;
-      total.batches++;
-    }
-    return {
-      eval_loss: total.loss / total.rows,
-      eval_ce: total.ce / total.counted,
-      eval_kl: total.kl / total.counted,
-      eval_entropy: total.entropy / total.batches,
-      eval_mean_token_accuracy: total.correct / total.batches,
-    };
+    return this.evaluation.evaluate(batches, teacherOf);
   }
 
   /** Where the time of a micro-batch's step goes. Leaves accumulated gradients behind: for measuring only. */
@@ -275,7 +242,8 @@ export class Trainer {
   }
 
   free(): void {
-    for (const program of [...this.training.values(), ...this.evaluation.values(), this.update]) program.free();
+    for (const program of [...this.training.values(), this.update]) program.free();
+    this.evaluation.free();
     this.flat.free();
     this.arena.free();
   }
@@ -340,20 +308,4 @@ export class Trainer {
       tokens: prepared.reduce((sum, one) => sum + one.attended, 0),
     };
   }
-}
-
-function inputsOf(one: PreparedBatch, teacher: TeacherBatch | undefined, counted: number): Record<string, HostArray> {
-  return {
-    ...one.inputs,
-    token_scale: Float32Array.of(1 / Math.max(1, counted)),
-    ...(teacher && { teacher_ids: teacher.ids, teacher_logits: teacher.logits, teacher_log_z: teacher.log_z }),
-  };
-}
-
-function sumsOf(sums: Float32Array): Record<(typeof SUMS)[number], number> {
-  return { ce: sums[0]!, kl: sums[1]!, entropy: sums[2]!, correct: sums[3]! };
-}
-
-function keyOf(shape: BatchShape): string {
-  return `${shape.rows}x${shape.length}`;
 }

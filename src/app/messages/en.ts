@@ -253,6 +253,12 @@ export const en = {
     whole: 'The whole model is kept.',
     cutSummary: (parts: string) => `Kept: ${parts}.`,
     keepLayers: (n: number) => plural(n, 'layer'),
+    startLoss: 'Measure what it still knows',
+    startLossAbout:
+      'Its loss before it learns: how surprised it is by each next word. Lower is better. Takes about a minute.',
+    startLossGoing: (done: number, of: number) => (of === 1 ? 'Measuring…' : `Measuring, model ${done + 1} of ${of}…`),
+    startLossIs: (loss: string, rows: number) => `Loss at the start: ${loss}, over ${plural(rows, 'row')}.`,
+    startLossWhole: (loss: string) => `Uncut: ${loss}.`,
   },
   train: {
     title: {

@@ -230,6 +230,11 @@ export const zh: Messages = {
     whole: '保留整个模型。',
     cutSummary: (parts) => `保留：${parts}。`,
     keepLayers: (n) => `${n} 层`,
+    startLoss: '测量它还记得多少',
+    startLossAbout: '学习之前的损失：每个下一个词让它多意外。越低越好。大约需要一分钟。',
+    startLossGoing: (done, of) => (of === 1 ? '正在测量…' : `正在测量，第 ${done + 1} 个模型，共 ${of} 个…`),
+    startLossIs: (loss, rows) => `开始时的损失：${loss}（${rows} 行）。`,
+    startLossWhole: (loss) => `裁剪之前：${loss}。`,
   },
   train: {
     title: {

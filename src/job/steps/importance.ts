@@ -12,7 +12,7 @@ import { baseOf } from './student.ts';
 export const IMPORTANCE = 'importance';
 const FILE = 'importance.json';
 /** Rows that are looked at, at most; measureImportance takes of them what fills its batches. */
-const ROWS = 200;
+export const IMPORTANCE_ROWS = 200;
 
 /** undefined where the recipe does not ask for it. */
 export async function importanceOf(run: ActiveRun, data: RunData): Promise<Importance | undefined> {
@@ -24,7 +24,7 @@ export async function importanceOf(run: ActiveRun, data: RunData): Promise<Impor
   const device = await run.device();
   const tensors = await loadParameters(device, model);
   try {
-    const rows = data.prepared.train.slice(0, ROWS).map(({ input_ids }) => [...input_ids]);
+    const rows = data.prepared.train.slice(0, IMPORTANCE_ROWS).map(({ input_ids }) => [...input_ids]);
     const measured = await measureImportance(device, model.options, tensors, rows, (done, of) =>
       run.progress('student', done, of, 'rows'),
     );

@@ -2,7 +2,8 @@
  * Log lines as transformers' Trainer and TRL's SFTTrainer write them: `loss` and the means are over the steps since the
  * last line, `grad_norm` and `learning_rate` are the last step's, `num_tokens` counts from the start.
  */
-import type { EvalResult, StepResult } from '../../train/trainer.ts';
+import type { EvalResult } from '../../train/evaluator.ts';
+import type { StepResult } from '../../train/trainer.ts';
 import type { LogState } from '../checkpoints.ts';
 import type { MetricsLine } from '../protocol.ts';
 
