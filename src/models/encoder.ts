@@ -102,13 +102,15 @@ export function encoder(
 
   const states = [x];
   const seen = { heads, kv_heads: heads, head_dim, scale: 1 / Math.sqrt(head_dim), causal: false };
-  for (let i = 0; i < options.num_hidden_layers; i++) {
-    const path = `${names.layers}.${i}`;
+  const layer = (path: string, x: Value): Value => {
     const [q, k, v] = names.qkv.map((name) => linear(`${path}.${name}`, x, H)) as [Value, Value, Value];
     const [attended] = attention(q, k, v, inputs.segments, inputs.segments, seen);
-    x = norm(`${path}.${names.attention_norm}`, add(x, linear(`${path}.${names.attention_output}`, attended!, H)));
-    const inner = activated(linear(`${path}.${names.up}`, x, options.intermediate_size));
-    x = norm(`${path}.${names.mlp_norm}`, add(x, linear(`${path}.${names.down}`, inner, H)));
+    const y = norm(`${path}.${names.attention_norm}`, add(x, linear(`${path}.${names.attention_output}`, attended!, H)));
+    const inner = activated(linear(`${path}.${names.up}`, y, options.intermediate_size));
+    return norm(`${path}.${names.mlp_norm}`, add(y, linear(`${path}.${names.down}`, inner, H)));
+  };
+  for (let i = 0; i < options.num_hidden_layers; i++) {
+    x = graph.block(() => layer(`${names.layers}.${i}`, states[i]!));
     states.push(x);
   }
   if (!options.head) return { hidden: x, hidden_states: states };

@@ -23,6 +23,15 @@ describe('linear-topk', () => {
       }),
     );
   }
+  it('adds a bias', () =>
+    checkKernel({
+      inputs: [floats([1, 9, 8], 1), floats([700, 8], 2), floats([700], 3)],
+      build: (hidden, weight, bias) => {
+        const { ids, logits, log_z } = linearTopk(hidden!, weight!, { k: 3, temperatures: [1, 2] }, bias);
+        return [logits, log_z, ids];
+      },
+      tolerance: 1e-6,
+    }));
   it('gives smaller ids first where logits are equal', () =>
     checkKernel({
       inputs: [floats([1, 2, 4], 1), { shape: [600, 4], data: new Float32Array(2400).fill(0.5) }],
