@@ -7,9 +7,10 @@ import { InputError } from '../formats/input-error.ts';
 import type { Tokenizer } from '../models/tokenizer.ts';
 import type { Data } from '../recipe/schema.ts';
 import { readDataset } from './dataset.ts';
+import type { Masking } from './mask.ts';
 import type { Row } from './row.ts';
 import { splitRows } from './split.ts';
-import { hashOfRows, tokenizeRows, type TokenizedRow } from './tokenize.ts';
+import { hashOfRows, tokenizeRows, type Settings, type TokenizedRow } from './tokenize.ts';
 
 export interface DataReport {
   readonly read: number;
@@ -26,6 +27,8 @@ export interface DataReport {
 export interface PreparedData {
   readonly format: string;
   readonly rows: readonly Row[];
+  /** The rows are an encoder's: their labels stand at the masked tokens. */
+  readonly masked: boolean;
   readonly train: readonly TokenizedRow[];
   readonly eval: readonly TokenizedRow[];
   /** Longest row before cutting, in tokens. */
@@ -35,18 +38,21 @@ export interface PreparedData {
   readonly report: DataReport;
 }
 
+/** @param encoder of the student, where it is one */
 export async function prepareData(
   source: ByteSource,
   data: Data,
   tokenizer: Tokenizer,
   seed: number,
+  encoder: Pick<Masking, 'max_position_embeddings'> | undefined,
   onProgress?: (done: number, of: number) => Promise<void> | void,
 ): Promise<PreparedData> {
   const { format, rows } = await readDataset(source, data.format);
   const split = splitRows(rows.length, data, seed);
   const tell = (before: number) => (done: number) => onProgress?.(before + done, rows.length);
-  const train = await tokenizeRows(rows, split.train, tokenizer, data, source.name, tell(0));
-  const evaluated = await tokenizeRows(rows, split.eval, tokenizer, data, source.name, tell(split.train.length));
+  const settings = settingsOf(data, encoder, seed);
+  const train = await tokenizeRows(rows, split.train, tokenizer, settings, source.name, tell(0));
+  const evaluated = await tokenizeRows(rows, split.eval, tokenizer, settings, source.name, tell(split.train.length));
   if (train.rows.length === 0) {
     throw new InputError(
       source.name,
@@ -63,6 +69,7 @@ export async function prepareData(
   return {
     format,
     rows,
+    masked: encoder !== undefined,
     train: train.rows,
     eval: evaluated.rows,
     longest: Math.max(train.longest, evaluated.longest),
@@ -78,4 +85,13 @@ export async function prepareData(
       eval_rows: evaluated.rows.length,
     },
   };
+}
+
+export function settingsOf(
+  data: Data,
+  encoder: Pick<Masking, 'max_position_embeddings'> | undefined,
+  seed: number,
+): Settings {
+  const { mlm_probability } = data;
+  return encoder ? { ...data, masking: { mlm_probability, seed, ...encoder } } : data;
 }

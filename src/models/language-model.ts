@@ -26,8 +26,8 @@ export interface LanguageModel {
 }
 
 /**
- * @param ids makes an input i32 [batch, tokens]: `input_ids`, `segments` (0 is padding), a decoder's `position_ids` and an
- *   encoder's `token_type_ids`
+ * @param ids makes an input i32 [batch, tokens]: `input_ids`, `position_ids`, `segments` (0 is padding; tokens see those of
+ *   their own), and an encoder's `token_type_ids`
  */
 export function languageModel(
   graph: Graph,
@@ -37,10 +37,12 @@ export function languageModel(
 ): LanguageModel {
   const segments = ids('segments');
   const input_ids = ids('input_ids');
+  const position_ids = ids('position_ids');
   if (isEncoder(options)) {
-    return encoder(graph, options, { input_ids, segments, token_type_ids: ids('token_type_ids') }, choices);
+    const inputs = { input_ids, position_ids, segments, token_type_ids: ids('token_type_ids') };
+    return encoder(graph, options, inputs, choices);
   }
-  const inputs = { input_ids, position_ids: ids('position_ids'), query_segments: segments, key_segments: segments };
+  const inputs = { input_ids, position_ids, query_segments: segments, key_segments: segments };
   const { hidden, head, hidden_states } = decoder(graph, options, inputs, choices);
   return { head: { hidden, weight: head }, hidden_states };
 }

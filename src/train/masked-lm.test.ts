@@ -6,12 +6,10 @@
  * and config, losses and norms in its metadata. 2e-4 of a tensor's largest entry is what two float32 computations may
  * differ by; where positions are learned a key's bias has no gradient but rounding (docs/design.md).
  */
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { expectClose, testDevice } from '../engine/testing.ts';
-import { MemorySource } from '../formats/byte-source.ts';
-import { openSafetensors } from '../formats/safetensors.ts';
 import { readAnyArchitecture } from '../models/architectures/index.ts';
+import { encoderFixture } from '../models/architectures/tiny-encoder.testing.ts';
 import { baseParameters } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import type { MicroBatch } from './batch.ts';
@@ -20,10 +18,9 @@ import { Trainer } from './trainer.ts';
 const TOLERANCE = 2e-4;
 const KEY_BIAS = /\.(?:key|k_lin)\.bias$/;
 
-describe.each(['bert', 'distilbert'])('%s trained as a masked LM', (name) => {
+describe.each(['bert', 'distilbert'] as const)('%s trained as a masked LM', (name) => {
   it.each([false, true])('gives PyTorch’s losses, gradients and weights; layers computed again: %s', async (again) => {
-    const bytes = Uint8Array.from(readFileSync(new URL(`./${name}.fixture.safetensors`, import.meta.url)));
-    const file = await openSafetensors(new MemorySource(name, bytes));
+    const file = await encoderFixture(name);
     const options = readAnyArchitecture(JSON.parse(file.metadata.config!), 'config.json', new Set(file.tensors.keys()));
     const model = { options, weights: file, parameters: baseParameters(options) };
     const [steps, rows, length] = file.tensors.get('input.input_ids')!.shape as [number, number, number];
@@ -55,7 +52,10 @@ describe.each(['bert', 'distilbert'])('%s trained as a masked LM', (name) => {
         schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-3, warmup_steps: 0, total_steps: steps },
         seed: 1,
         trainShapes: [{ rows, length }],
-        evalShapes: [{ rows, length }],
+        evalShapes: [
+          { rows, length },
+          { rows: 1, length: size },
+        ],
         gradient_checkpointing: again,
       },
       (place) => loadParameters(device, model, place),
@@ -65,6 +65,15 @@ describe.each(['bert', 'distilbert'])('%s trained as a masked LM', (name) => {
       expect(Math.abs(got - want) / want, what).toBeLessThan(TOLERANCE);
     const { eval_loss } = await trainer.evaluate(batches.slice(0, 1), async () => undefined);
     within(eval_loss, wanted('losses')[0]!, 'loss of evaluation');
+    const packed: MicroBatch = {
+      ...batches[0]!,
+      rows: 1,
+      length: size,
+      filled_rows: 1,
+      segment_ids: segment_ids.map((one, i) => one * (1 + Math.floor(i / length))),
+    };
+    const together = await trainer.evaluate([packed], async () => undefined);
+    within(together.eval_loss, wanted('losses')[0]!, 'loss of the rows packed into one');
     for (const [s, batch] of batches.entries()) {
       const { loss, grad_norm } = await trainer.submitStep([batch], []);
       within(loss, wanted('losses')[s]!, `loss of step ${s + 1}`);

@@ -45,7 +45,7 @@ export interface BatchShape {
 export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
- * Inputs: input_ids, position_ids (encoders: token_type_ids), segments, targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
+ * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
  * optimiser step); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
  * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher.

@@ -7,6 +7,7 @@ import { prepareData, type PreparedData } from '../../data/prepare.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { studentEncoder } from './student-encoder.ts';
 import { studentTokenizer } from './student-tokenizer.ts';
 
 export interface RunData {
@@ -19,8 +20,9 @@ export interface RunData {
 export async function readData(run: ActiveRun): Promise<RunData> {
   const { recipe, sources } = run;
   const tokenizer = await studentTokenizer(run);
+  const encoder = await studentEncoder(run);
   const source = await sources.file('data.source', recipe.data.source);
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, async (done, of) => {
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, encoder, async (done, of) => {
     run.progress('data', done, of, 'rows');
     await run.breathe();
   });

@@ -2,9 +2,8 @@
  * Step 2: what the teacher says about every row, into the cache, once. An interrupted pass goes on at the row where it
  * stopped; a whole cache is not made again, and its teacher is not even loaded.
  */
-import type { Batch } from '../../data/batch.ts';
 import { Batches, evalBatchSettings } from '../../data/batch.ts';
-import type { TokenizedRow } from '../../data/tokenize.ts';
+import { comparedPlaces, type TokenizedRow } from '../../data/tokenize.ts';
 import { readAll } from '../../formats/byte-source.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
@@ -16,7 +15,8 @@ import {
   type WritableLogitCache,
 } from '../../formats/logit-cache.ts';
 import { openCacheFile } from '../../formats/logit-cache-file.ts';
-import { countParameters, openModel, type Model } from '../../models/model.ts';
+import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
+import { countParameters, openAnyModel, type Model } from '../../models/model.ts';
 import { loadTokenizer, type Tokenizer } from '../../models/tokenizer.ts';
 import { checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
@@ -81,7 +81,8 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     run.progress('teacher', rows.length, rows.length, 'rows');
     return whole;
   }
-  const model = await openModel(await sources.model('teacher.model', teacher.model, teacher.revision));
+  const model = await openAnyModel(await sources.model('teacher.model', teacher.model, teacher.revision));
+  refuseOtherKind(run, model, data);
   await refuseOtherVocabulary(model, data.tokenizer);
   const { vocab_size } = model.options;
   if (recipe.distill.k > vocab_size) {
@@ -111,7 +112,7 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     adapter: on.adapter,
   });
   try {
-    const seconds = await ask(run, engine, cache, rows, data.tokenizer);
+    const seconds = await ask(run, engine, cache, rows, data);
     const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
     await run.find('teacher', {
       kind: 'engine',
@@ -132,7 +133,7 @@ async function ask(
   engine: EngineTeacher,
   cache: WritableLogitCache,
   rows: readonly TokenizedRow[],
-  tokenizer: Tokenizer,
+  { tokenizer, prepared: { masked } }: RunData,
 ): Promise<number> {
   const { training, data } = run.recipe;
   // The same batches in every sitting, so that a row is computed beside the same neighbours.
@@ -154,7 +155,10 @@ async function ask(
     if (missing.length === 0) continue;
     await run.breathe();
     const logits = await engine.logits(batch);
-    for (const { row, at } of missing) waiting.push(cacheRow(rows[row]!, batch, at, logits, cache.header));
+    for (const { row, at } of missing) {
+      const positions = comparedPlaces(rows[row]!, masked);
+      waiting.push(cacheRow(positions, at * batch.length, logits, cache.header));
+    }
     bytes = waiting.reduce((sum, row) => sum + 4 * (row.ids.length + row.logits.length), 0);
     const now = run.host.now().getTime();
     if (bytes >= WRITE.bytes || now - written > 1000 * WRITE.seconds) {
@@ -171,16 +175,16 @@ async function ask(
   return (run.host.now().getTime() - started) / 1000 / share;
 }
 
-/** Of the logits at every place those whose next token counts. */
+/**
+ * Of the logits at every place those of one row that a label is compared with.
+ * @param start the row's first place
+ */
 function cacheRow(
-  { labels }: TokenizedRow,
-  batch: Batch,
-  at: number,
+  positions: readonly number[],
+  start: number,
   logits: TeacherLogits,
   { k, temperatures }: { k: number; temperatures: readonly number[] },
 ): CacheRow {
-  const positions: number[] = [];
-  for (let t = 0; t + 1 < labels.length; t++) if (labels[t + 1] !== -100) positions.push(t);
   const row: CacheRow = {
     positions: Int32Array.from(positions),
     ids: new Int32Array(positions.length * k),
@@ -188,7 +192,7 @@ function cacheRow(
     log_z: new Float32Array(positions.length * temperatures.length),
   };
   positions.forEach((t, i) => {
-    const place = at * batch.length + t;
+    const place = start + t;
     row.ids.set(logits.ids.subarray(place * k, (place + 1) * k), i * k);
     row.logits.set(logits.logits.subarray(place * k, (place + 1) * k), i * k);
     const n = temperatures.length;
@@ -197,8 +201,20 @@ function cacheRow(
   return row;
 }
 
+/** What one predicts, the other must: the token at a place, or the next one. */
+function refuseOtherKind(run: ActiveRun, { name, options }: Model<ModelOptions>, { prepared }: RunData): void {
+  if (isEncoder(options) === prepared.masked) {
+    if (!isEncoder(options) || options.head) return;
+    throw new InputError(name, 'masked-LM head', 'there is none, so it has no logits', 'a teacher with its head');
+  }
+  const { model } = run.recipe.student;
+  throw prepared.masked
+    ? new InputError(name, '', `writes text, and the student (${model}) is an encoder`, 'an encoder as the teacher')
+    : new InputError(name, '', `is an encoder, and the student (${model}) writes text`, 'a teacher that writes text');
+}
+
 /** Vocabularies padded to different sizes are one where their tokenizers agree. */
-async function refuseOtherVocabulary(model: Model, tokenizer: Tokenizer): Promise<void> {
+async function refuseOtherVocabulary(model: Model<ModelOptions>, tokenizer: Tokenizer): Promise<void> {
   const source = await model.folder.open('tokenizer.json');
   if (!source) {
     // A lone weights file: its size is all there is to go by.
