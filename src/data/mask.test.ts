@@ -5,7 +5,7 @@ import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
 import { parseRecipe } from '../recipe/parse.ts';
 import { maskedRow, type Masking } from './mask.ts';
 import { prepareData } from './prepare.ts';
-import { comparedPlaces } from './tokenize.ts';
+import { countedPositions } from './tokenize.ts';
 
 const masking: Masking = { mlm_probability: 0.15, seed: 3, max_position_embeddings: 512 };
 const [CLS, SEP, MASK] = [2, 3, 4];
@@ -88,7 +88,7 @@ describe('masking', () => {
     const made = await prepareData(source, data, tokenizer, 1, { max_position_embeddings: 16 });
     const all = [...made.train, ...made.eval];
     expect([made.masked, all.length, made.report.dropped[0]?.rows]).toEqual([true, 9, 1]);
-    const places = all.flatMap((row) => comparedPlaces(row, true).map((place) => row.labels[place]));
+    const places = all.flatMap((row) => countedPositions(row.labels, true).map((place) => row.labels[place]));
     expect(places.length).toBeGreaterThan(8);
     expect(places).not.toContain(-100);
     expect(made.report.counted_share).toBeCloseTo(places.length / (9 * 14), 10);

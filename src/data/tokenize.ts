@@ -73,7 +73,7 @@ export async function tokenizeRows(
     if (input_ids.length < length) cut++;
     tokens += input_ids.length;
     const row = { index, input_ids: Int32Array.from(input_ids), labels: Int32Array.from(labels) };
-    counted += comparedPlaces(row, settings.masking !== undefined).length;
+    counted += countedPositions(row.labels, settings.masking !== undefined).length;
     kept.push(row);
   }
   await onProgress?.(order.length);
@@ -101,12 +101,12 @@ export function cutRow(
   return { input_ids: input_ids.slice(0, max_length), labels: labels.slice(0, max_length), length: input_ids.length };
 }
 
-/** Places whose logits the labels are compared with: the one before each that counts, of a masked row its own. */
-export function comparedPlaces({ labels }: Pick<TokenizedRow, 'labels'>, masked: boolean): number[] {
+/** Positions whose logits a label is held against: the one before each that counts, of a masked row its own. */
+export function countedPositions(labels: Int32Array, masked: boolean): number[] {
   const ahead = masked ? 0 : 1;
-  const places: number[] = [];
-  for (let place = 0; place + ahead < labels.length; place++) if (labels[place + ahead] !== -100) places.push(place);
-  return places;
+  const positions: number[] = [];
+  for (let t = 0; t + ahead < labels.length; t++) if (labels[t + ahead] !== -100) positions.push(t);
+  return positions;
 }
 
 /** One row of a model that reads one way, not cut. */

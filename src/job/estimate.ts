@@ -3,7 +3,7 @@
  * what such an adapter was seen to do. Reads rows and configs, no weights.
  */
 import { prepareData, type PreparedData } from '../data/prepare.ts';
-import { comparedPlaces } from '../data/tokenize.ts';
+import { countedPositions } from '../data/tokenize.ts';
 import { countParameters } from '../models/model.ts';
 import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
@@ -49,7 +49,8 @@ export async function expected(
   const { prepared } = data;
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
-  for (const model of teacher ? [student.model, teacher] : [student.model]) refuseTooLarge(model, device.limits);
+  refuseTooLarge(student.model, device.limits, 'student');
+  if (teacher) refuseTooLarge(teacher, device.limits, 'teacher');
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
   const plan = planTraining(
     device.limits,
@@ -104,7 +105,7 @@ function isSoftware({ info }: GPUAdapter): boolean {
 /** Ids, logits and log Σ exp of every target position, in the plain coding. */
 function cacheBytes({ train, eval: evaluated, masked }: PreparedData, { distill }: Recipe): number {
   const temperatures = new Set([1, distill.temperature]).size;
-  const positions = [...train, ...evaluated].reduce((sum, row) => sum + comparedPlaces(row, masked).length, 0);
+  const positions = [...train, ...evaluated].reduce((sum, row) => sum + countedPositions(row.labels, masked).length, 0);
   return 4 * positions * (1 + 2 * distill.k + temperatures);
 }
 

@@ -38,25 +38,37 @@ export class Device {
   /** Bytes of all live buffers, staging included, and the most there ever was. */
   liveBytes = 0;
   peakBytes = 0;
-  /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess at first. */
+  /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess until it is known. */
   flopsPerSecond = 2e10;
   /** Rejects when the device is lost. */
   readonly lost: Promise<never>;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
+  private offsets: GPUBindGroupLayout | undefined;
   private readonly constants = new WeakMap<Float32Array | Int32Array, DeviceTensor>();
   private loss: EngineError | undefined;
 
   private constructor(
     readonly gpu: GPUDevice,
     readonly adapter: AdapterDescription,
-    readonly limits: KernelLimits & { readonly maxBufferSize: number },
+    private known: KernelLimits & { readonly maxBufferSize: number },
   ) {
     this.lost = gpu.lost.then((info) => {
       this.loss = new EngineError('device-lost', info.message);
       throw this.loss;
     });
     this.lost.catch(() => undefined);
+  }
+
+  /** What kernels may count on, with what was found out about the device. */
+  get limits(): KernelLimits & { readonly maxBufferSize: number } {
+    return this.known;
+  }
+
+  /** Plans made from now on go by what was found out. */
+  learn(what: Pick<KernelLimits, 'tuning' | 'refused'> & { readonly subgroups?: boolean }): void {
+    const { subgroups = true, ...found } = what;
+    this.known = { ...this.known, ...found, ...(!subgroups && { subgroupSize: undefined }) };
   }
 
   /** @param gpu `navigator.gpu`, or Dawn's in Node */
@@ -177,12 +189,21 @@ export class Device {
     return layout;
   }
 
-  pipeline(code: string, layout: GPUBindGroupLayout, label: string): Promise<GPUComputePipeline> {
+  /** A uniform whose place is said with each dispatch. */
+  offsetLayout(): GPUBindGroupLayout {
+    return (this.offsets ??= this.gpu.createBindGroupLayout({
+      entries: [
+        { binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform', hasDynamicOffset: true } },
+      ],
+    }));
+  }
+
+  pipeline(code: string, layouts: readonly GPUBindGroupLayout[], label: string): Promise<GPUComputePipeline> {
     let pipeline = this.pipelines.get(code);
     if (!pipeline) {
       pipeline = this.gpu.createComputePipelineAsync({
         label,
-        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [...layouts] }),
         compute: { module: this.gpu.createShaderModule({ code, label }), entryPoint: 'main' },
       });
       this.pipelines.set(code, pipeline);

@@ -6,6 +6,7 @@ import type { Source } from '../graph/graph.ts';
 import { bytesOf, wordsOf, type Binding, type Operand } from '../graph/types.ts';
 import type { Plan, PlannedDispatch } from '../plan/plan.ts';
 import type { Device, DeviceTensor } from './device.ts';
+import { cutGrid, fromFirstGroup } from './long-dispatch.ts';
 
 export type HostArray = Float32Array | Int32Array;
 export type Outputs = Map<string, Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>;
@@ -45,6 +46,16 @@ interface Ready {
   readonly pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
   readonly planned: PlannedDispatch;
+  /** The whole dispatch, or the pieces of a long one. */
+  readonly parts: readonly Part[];
+}
+
+/** What is submitted at once: a dispatch or a part of it. */
+interface Part {
+  readonly workgroups: readonly [number, number, number];
+  readonly flops: number;
+  /** Of a long dispatch's part: where its first workgroup stands in `firstGroups`, bytes. */
+  readonly first?: number;
 }
 
 /** A kind of dispatch of a program, and what one of them took. */
@@ -60,9 +71,14 @@ export interface ProfileLine {
 /** Work of one submit; a driver's watchdog kills what runs for seconds, and a page must stay alive meanwhile. */
 const SECONDS_PER_SUBMIT = 0.1;
 
+/** minUniformBufferOffsetAlignment of every device. */
+const OFFSET_ALIGNMENT = 256;
+
 export class Program {
   private ready: Ready[] = [];
   private boundTo: readonly GPUBuffer[] = [];
+  /** The first workgroups of all parts of long dispatches. */
+  private firstGroups: { readonly buffer: GPUBuffer; readonly bindGroup: GPUBindGroup } | undefined;
   private readonly inputs: PackedInputs;
   private readonly staging: GPUBuffer[] = [];
   private readonly outputBytes: number;
@@ -167,35 +183,42 @@ export class Program {
     this.inputs.free();
     for (const buffer of this.staging) this.device.free(buffer);
     this.staging.length = 0;
+    if (this.firstGroups) this.device.free(this.firstGroups.buffer);
+    this.firstGroups = undefined;
   }
 
   private submitAll(): void {
-    const budget = this.device.flopsPerSecond * SECONDS_PER_SUBMIT;
-    let batch: Ready[] = [];
-    let flops = 0;
-    for (const entry of this.ready) {
-      if (batch.length > 0 && flops + entry.planned.flops > budget) {
-        this.submit(batch);
-        batch = [];
-        flops = 0;
-      }
-      batch.push(entry);
-      flops += entry.planned.flops;
-    }
-    this.submit(batch);
+    this.submit(this.ready);
   }
 
+  /** In as many submits as it takes that none lasts longer than it may, as far as the device's rate tells. */
   private submit(entries: readonly Ready[]): void {
-    if (entries.length === 0) return;
-    const encoder = this.device.gpu.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (const { pipeline, bindGroup, planned } of entries) {
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(0, bindGroup);
-      pass.dispatchWorkgroups(...planned.dispatch.workgroups);
-    }
-    pass.end();
-    this.device.gpu.queue.submit([encoder.finish()]);
+    const budget = this.flopsPerSubmit();
+    let encoder: GPUCommandEncoder | undefined;
+    let pass: GPUComputePassEncoder | undefined;
+    let flops = 0;
+    const flush = (): void => {
+      pass?.end();
+      if (encoder) this.device.gpu.queue.submit([encoder.finish()]);
+      encoder = pass = undefined;
+      flops = 0;
+    };
+    for (const { pipeline, bindGroup, parts } of entries)
+      for (const part of parts) {
+        if (pass && flops + part.flops > budget) flush();
+        encoder ??= this.device.gpu.createCommandEncoder();
+        pass ??= encoder.beginComputePass();
+        pass.setPipeline(pipeline);
+        pass.setBindGroup(0, bindGroup);
+        if (part.first !== undefined) pass.setBindGroup(1, this.firstGroups!.bindGroup, [part.first]);
+        pass.dispatchWorkgroups(...part.workgroups);
+        flops += part.flops;
+      }
+    flush();
+  }
+
+  private flopsPerSubmit(): number {
+    return this.device.flopsPerSecond * SECONDS_PER_SUBMIT;
   }
 
   private async collect(): Promise<Outputs> {
@@ -224,27 +247,60 @@ export class Program {
 
   private async bind(onProgress?: (done: number, of: number) => void): Promise<void> {
     this.boundTo = this.arena.buffers.slice();
+    const parts = this.cut();
     let done = 0;
     this.ready = await Promise.all(
-      this.plan.dispatches.map(async (planned) => {
-        const { code, access, ranges } = this.declare(planned);
+      this.plan.dispatches.map(async (planned, i) => {
+        const { code, access, ranges } = this.declare(planned, parts[i]!.length > 1);
         const layout = this.device.layout(access);
-        const pipeline = await this.device.pipeline(code, layout, planned.dispatch.label);
+        const layouts = parts[i]!.length > 1 ? [layout, this.device.offsetLayout()] : [layout];
+        const pipeline = await this.device.pipeline(code, layouts, planned.dispatch.label);
         onProgress?.(++done, this.plan.dispatches.length);
         const bindGroup = this.device.gpu.createBindGroup({
           layout,
           entries: ranges.map((resource, binding) => ({ binding, resource })),
         });
-        return { pipeline, bindGroup, planned };
+        return { pipeline, bindGroup, planned, parts: parts[i]! };
       }),
     );
+  }
+
+  /** The parts of every dispatch; those of long ones get their first workgroups into `firstGroups`. */
+  private cut(): Part[][] {
+    const budget = this.flopsPerSubmit();
+    const firsts: (readonly number[])[] = [];
+    const all = this.plan.dispatches.map(({ dispatch: { workgroups }, flops }): Part[] => {
+      const boxes = flops > budget ? cutGrid(workgroups, Math.ceil(flops / budget)) : [];
+      if (boxes.length < 2) return [{ workgroups, flops }];
+      return boxes.map(({ first, count }) => ({
+        workgroups: count,
+        flops: flops / boxes.length,
+        first: OFFSET_ALIGNMENT * (firsts.push(first) - 1),
+      }));
+    });
+    if (this.firstGroups) this.device.free(this.firstGroups.buffer);
+    this.firstGroups = undefined;
+    if (firsts.length === 0) return all;
+    const host = new Uint32Array((OFFSET_ALIGNMENT / 4) * firsts.length);
+    firsts.forEach((first, i) => host.set(first, (OFFSET_ALIGNMENT / 4) * i));
+    const buffer = this.device.buffer(host.byteLength, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+    this.device.gpu.queue.writeBuffer(buffer, 0, host);
+    const bindGroup = this.device.gpu.createBindGroup({
+      layout: this.device.offsetLayout(),
+      entries: [{ binding: 0, resource: { buffer, size: 16 } }],
+    });
+    this.firstGroups = { buffer, bindGroup };
+    return all;
   }
 
   /**
    * The declarations in front of a kernel. WebGPU forbids a buffer to be read-only and writable in one dispatch, so all
    * windows of a buffer that is written are declared read_write; and the same window bound twice is one variable.
    */
-  private declare({ dispatch }: PlannedDispatch): {
+  private declare(
+    { dispatch }: PlannedDispatch,
+    inParts: boolean,
+  ): {
     code: string;
     access: ('storage' | 'read-only-storage')[];
     ranges: Range[];
@@ -255,7 +311,7 @@ export class Program {
     );
     const kept: { range: Range; binding: Binding }[] = [];
     let header = '';
-    let body = dispatch.code;
+    let body = inParts ? fromFirstGroup(dispatch.code) : dispatch.code;
     dispatch.bindings.forEach((binding, i) => {
       const range = ranges[i]!;
       const element = binding.element ?? binding.operand.type.dtype;

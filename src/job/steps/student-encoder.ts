@@ -23,7 +23,7 @@ export async function studentEncoder(
 }
 
 function refuseWhatWrites(recipe: Recipe, file: string, model: string): void {
-  const { student, data, evaluate, export: exported } = recipe;
+  const { student, teacher, data, evaluate, export: exported } = recipe;
   const asked: readonly [place: string, asked: boolean, what: string, allowed: string][] = [
     ['data.assistant_only_loss', data.assistant_only_loss, 'picks what is learned, and masking picks it for', 'false'],
     [
@@ -31,6 +31,12 @@ function refuseWhatWrites(recipe: Recipe, file: string, model: string): void {
       data.completion_only_loss === true,
       'picks what is learned, and masking picks it for',
       'null',
+    ],
+    [
+      'teacher.kind',
+      teacher.kind === 'endpoint',
+      'is a server that writes text, and teaches nothing to',
+      '"engine", "cache" or "none"',
     ],
     [
       'evaluate.tasks',

@@ -1,0 +1,104 @@
+/** A small decoder that tests train for three steps, with an adapter and whole. */
+import { sizeOf } from '../engine/graph/types.ts';
+import { noise, testDevice } from '../engine/testing.ts';
+import type { DecoderOptions } from '../models/decoder.ts';
+import { baseParameters } from '../models/model.ts';
+import type { MicroBatch } from './batch.ts';
+import type { Objective, StepModel } from './step-graphs.ts';
+import { Trainer, type GradientCheckpointing, type StepResult, type TrainPlan } from './trainer.ts';
+
+export const options: DecoderOptions = {
+  vocab_size: 64,
+  hidden_size: 32,
+  num_hidden_layers: 6,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  head_dim: 8,
+  intermediate_size: 96,
+  max_position_embeddings: 64,
+  norm_eps: 1e-5,
+  rotary: { theta: 10000, dims: 8, scaling: { kind: 'default' } },
+  activation: 'silu',
+  tie_word_embeddings: true,
+  qkv_bias: true,
+  output_bias: false,
+  mlp_bias: false,
+};
+const lora = { r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: ['q_proj', 'v_proj', 'down_proj'] };
+export const MODELS: Record<string, StepModel> = {
+  'an adapter with dropout': {
+    options,
+    adapter: { settings: { ...lora, use_rslora: false }, trainable: true },
+    trainable: () => false,
+  },
+  'all weights': { options, adapter: null, trainable: () => true },
+};
+export const objective: Objective = {
+  objective: 'none',
+  temperature: 1,
+  alpha: 0,
+  tail: 'bucket',
+  k: 0,
+  label_smoothing_factor: 0,
+};
+export const shape = { rows: 2, length: 32 };
+const batch: MicroBatch = {
+  ...shape,
+  filled_rows: 2,
+  input_ids: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
+  labels: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
+  position_ids: Int32Array.from({ length: 64 }, (_, i) => i % 32),
+  segment_ids: new Int32Array(64).fill(1),
+};
+
+export interface Trained {
+  readonly losses: readonly StepResult[];
+  readonly weights: ReadonlyMap<string, Float32Array>;
+  readonly trainPlan: TrainPlan;
+  /** Bytes that the trainer allocated before its first step. */
+  readonly measured: number;
+}
+
+export async function train(model: StepModel, gradient_checkpointing: GradientCheckpointing): Promise<Trained> {
+  const device = await testDevice();
+  const before = device.liveBytes;
+  const trainer = await Trainer.create(
+    {
+      device,
+      model,
+      objective,
+      optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0, max_grad_norm: 0 },
+      schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-2, warmup_steps: 0, total_steps: 3 },
+      seed: 7,
+      trainShapes: [shape],
+      evalShapes: [],
+      gradient_checkpointing,
+    },
+    async (place) => {
+      const tensors = new Map();
+      let seed = 1;
+      for (const [name, shape] of baseParameters(options)) {
+        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
+        const trained = place(name, shape);
+        if (trained) device.write(trained, data);
+        else tensors.set(name, device.tensor({ shape, dtype: 'f32' }, data));
+      }
+      return tensors;
+    },
+  );
+  const adapter = [...trainer.flat.parameters].filter(([name]) => name.includes('lora_'));
+  adapter.forEach(([, tensor], i) =>
+    device.write(
+      tensor,
+      noise(sizeOf(tensor.type.shape), 100 + i).map((x) => 0.2 * x),
+    ),
+  );
+  const measured = device.liveBytes - before;
+  const losses = [];
+  // two micro-batches a step, so that gradients are added up as well
+  for (let step = 0; step < 3; step++) losses.push(await trainer.submitStep([batch, batch], []));
+  const weights = await trainer.trained();
+  const { trainPlan } = trainer;
+  trainer.free();
+  return { losses, weights, trainPlan, measured };
+}
