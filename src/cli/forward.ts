@@ -7,7 +7,7 @@ import path from 'node:path';
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { Shape, Value } from '../engine/graph/types.ts';
-import { add, linearLoss, matmul } from '../engine/ops/index.ts';
+import { linearLoss } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import { Device } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
@@ -16,7 +16,7 @@ import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
-import { headGradients, languageModel } from '../models/language-model.ts';
+import { headGradients, languageModel, wholeLogits } from '../models/language-model.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { fitted } from '../models/untie.ts';
@@ -161,8 +161,7 @@ function forwardGraph(
   };
   const last = hidden_states.at(-1)!;
   if (head) {
-    const logits = matmul(head.hidden, head.weight, { transB: true });
-    output('logits', head.bias ? add(logits, head.bias) : logits);
+    output('logits', wholeLogits(head));
   } else output('last_hidden_state', last);
   if (wanted.hidden) hidden_states.forEach((value, index) => output(`hidden.${index}`, value));
   const targets = ids('targets');
@@ -175,6 +174,7 @@ function forwardGraph(
     alpha: 0,
     tail: 'ignore',
     label_smoothing: 0,
+    softcap: head.softcap,
     hiddenGradient: wanted.gradients,
     ...headGradients(graph, options, head, choices),
   } as const;

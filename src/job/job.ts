@@ -125,7 +125,7 @@ export class Job implements JobApi {
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {
-    return estimateOf(await this.context(recipe, files, like), (await this.host).gpu);
+    return estimateOf(await this.context(recipe, files, like), await this.host);
   }
 
   async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {

@@ -4,7 +4,7 @@ import { matmul } from '../engine/ops/index.ts';
 import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Device } from '../engine/run/device.ts';
 import * as selfTests from '../engine/tune/self-test.ts';
-import { openKnownDevice, tuneFor } from './known-device.ts';
+import { openKnownDevice, rememberedRate, tuneFor } from './known-device.ts';
 import { memoryHost } from './testing.ts';
 
 function planOf(device: Device): Plan {
@@ -22,6 +22,7 @@ describe('what is known of a device', () => {
     const second = await openKnownDevice(host);
     expect(asked).toHaveBeenCalledTimes(1);
     expect(second.flopsPerSecond).toBe(first.flopsPerSecond);
+    expect(await rememberedRate(host, first.adapter)).toBe(first.flopsPerSecond);
     const third = await openKnownDevice({ ...host, version: '0.0.1' });
     expect(asked).toHaveBeenCalledTimes(2);
     for (const device of [first, second, third]) device.destroy();

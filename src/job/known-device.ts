@@ -51,26 +51,32 @@ export async function tuneFor(host: Host, device: Device, plans: readonly Plan[]
     tuning: { ...known.tuning, ...Object.fromEntries(fastest) },
     refused: [...new Set([...known.refused, ...wrong])],
   };
-  await host.remembered.put(nameOf(host, device), now);
+  await host.remembered.put(nameOf(host, device.adapter), now);
   learn(device, now);
   return [...times.values()].filter(({ safe, fastest }) => fastest < safe).length;
 }
 
+/** What an adapter was measured to do, float operations a second; undefined before its first run. */
+export async function rememberedRate(host: Host, adapter: AdapterNames): Promise<number | undefined> {
+  return ((await host.remembered.get(nameOf(host, adapter))) as Knowledge | undefined)?.flops_per_second;
+}
+
 async function firstSight(host: Host, device: Device): Promise<Knowledge> {
   const known = { ...(await selfTest(device)), tuning: {}, refused: [] };
-  await host.remembered.put(nameOf(host, device), known);
+  await host.remembered.put(nameOf(host, device.adapter), known);
   return known;
 }
 
 const remembered = (host: Host, device: Device): Promise<Knowledge | undefined> =>
-  host.remembered.get(nameOf(host, device)) as Promise<Knowledge | undefined>;
+  host.remembered.get(nameOf(host, device.adapter)) as Promise<Knowledge | undefined>;
 
 function learn(device: Device, { subgroups, flops_per_second, tuning, refused }: Knowledge): void {
   device.flopsPerSecond = flops_per_second;
   device.learn({ subgroups, tuning: new Map(Object.entries(tuning)), refused: new Set(refused) });
 }
 
-function nameOf({ version, user_agent }: Host, { adapter }: Device): string {
-  const { vendor, architecture, device, description } = adapter;
+type AdapterNames = Pick<GPUAdapterInfo, 'vendor' | 'architecture' | 'device' | 'description'>;
+
+function nameOf({ version, user_agent }: Host, { vendor, architecture, device, description }: AdapterNames): string {
   return ['device', version, user_agent, vendor, architecture, device, description].join('|');
 }

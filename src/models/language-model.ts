@@ -4,11 +4,12 @@
  */
 import type { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
+import { add, matmul, softcap } from '../engine/ops/index.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
 import { decoder, headName as decoderHeadName, trainsHead, type DecoderChoices } from './decoder.ts';
 import { encoder } from './encoder.ts';
 
-/** logits = hidden weightᵀ + bias */
+/** logits = softcap(hidden weightᵀ + bias) */
 export interface Head {
   /** f32 [batch, tokens, hidden] */
   readonly hidden: Value;
@@ -16,6 +17,8 @@ export interface Head {
   readonly weight: Value;
   /** f32 [vocab]: masked-LM heads have one. */
   readonly bias?: Value;
+  /** Bounds the logits: cap · tanh(logits / cap). */
+  readonly softcap?: number;
 }
 
 export interface LanguageModel {
@@ -44,7 +47,14 @@ export function languageModel(
   }
   const inputs = { input_ids, position_ids, query_segments: segments, key_segments: segments };
   const { hidden, head, hidden_states } = decoder(graph, options, inputs, choices);
-  return { head: { hidden, weight: head }, hidden_states };
+  return { head: { hidden, weight: head, softcap: options.final_logit_softcapping }, hidden_states };
+}
+
+/** Whole logits, f32 [batch, tokens, vocab]: what is compared; training never has them. */
+export function wholeLogits({ hidden, weight, bias, softcap: cap }: Head): Value {
+  const product = matmul(hidden, weight, { transB: true });
+  const logits = bias ? add(product, bias) : product;
+  return cap === undefined ? logits : softcap(logits, cap);
 }
 
 /** Which gradients of the head `linear-loss` must make: of a weight that is trained, whole or in rows of new tokens. */

@@ -89,7 +89,8 @@ export class EngineTeacher {
     const { k, temperatures, adapter } = this.choice;
     const { head } = languageModel(graph, this.options, ids, { adapter });
     if (!head) throw new RangeError('a model without a head has no logits');
-    const top = linearTopk(head.hidden, head.weight, { k, temperatures }, head.bias);
+    const { hidden, weight, bias, softcap } = head;
+    const top = linearTopk(hidden, weight, { k, temperatures, softcap }, bias);
     graph.output('ids', top.ids);
     graph.output('logits', top.logits);
     graph.output('log_z', top.log_z);

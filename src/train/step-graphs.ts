@@ -146,6 +146,7 @@ function forward(
       beta: objective.beta,
       skew: objective.skew,
       label_smoothing: objective.label_smoothing_factor,
+      softcap: head.softcap,
       hiddenGradient: training,
       ...(training ? headGradients(graph, model.options, head, choices) : NO_GRADIENTS),
     },

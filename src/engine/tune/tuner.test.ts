@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { EngineError } from '../errors.ts';
 import { Graph } from '../graph/graph.ts';
 import { matmul } from '../ops/index.ts';
 import { plan, type Plan } from '../plan/plan.ts';
+import type { Device } from '../run/device.ts';
 import { testDevice } from '../testing.ts';
 import { tune } from './tuner.ts';
 
@@ -91,5 +93,13 @@ describe('the tuner', () => {
     const { fastest, wrong } = await tune(device, [tampered], 60_000);
     expect([...wrong]).toEqual(['broken']);
     expect(fastest.get('broken')).toBe(safe!.name);
+  });
+
+  it('leaves a choice open for which memory is short', async () => {
+    const device = await testDevice();
+    const full = Object.create(device, {
+      guarded: { value: () => Promise.reject(new EngineError('out-of-memory')) },
+    }) as Device;
+    expect((await tune(full, [await products(true)], 60_000)).fastest.size).toBe(0);
   });
 });

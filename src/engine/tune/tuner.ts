@@ -3,6 +3,7 @@
  * the time that may be spent is given, so that a slow compiler costs no more than that and one candidate. A candidate must
  * give the numbers of the safe variant, which the self-test has held against float64.
  */
+import { EngineError } from '../errors.ts';
 import { Graph } from '../graph/graph.ts';
 import { bytesOf, type Dispatch, type KernelChoice, type OpDefinition, type Operand } from '../graph/types.ts';
 import { plan, type Plan } from '../plan/plan.ts';
@@ -45,10 +46,11 @@ export async function tune(
   const times = new Map<string, { safe: number; fastest: number }>();
   const wrong = new Set<string>();
   const end = now() + budget_ms;
-  for (const choice of heaviestFirst(plans, device.limits.tuning)) {
+  for (const { key, variants } of heaviestFirst(plans, device.limits.tuning)) {
     if (now() > end) break;
-    const [safe, ...others] = choice.variants();
-    const trial = new Trial(device, safe!.dispatch);
+    const [safe, ...others] = variants();
+    const trial = await Trial.create(device, safe!.dispatch).catch(unlessFull);
+    if (!trial) continue;
     try {
       const base = await trial.measure(safe!.dispatch);
       let best: { name: string; ms: number } = { name: safe!.name, ms: base.ms };
@@ -59,13 +61,21 @@ export async function tune(
         if (!sameNumbers(output, base.output)) wrong.add(name);
         else if (ms < Math.min(best.ms, base.ms / GAIN)) best = { name, ms };
       }
-      fastest.set(choice.key, best.name);
-      times.set(choice.key, { safe: base.ms, fastest: best.ms });
+      fastest.set(key, best.name);
+      times.set(key, { safe: base.ms, fastest: best.ms });
+    } catch (error) {
+      unlessFull(error);
     } finally {
       trial.free();
     }
   }
   return { fastest, times, wrong };
+}
+
+/** Where memory is short the safe variant stays; the run itself will say what does not fit. */
+function unlessFull(error: unknown): undefined {
+  if (error instanceof EngineError && error.fault === 'out-of-memory') return undefined;
+  throw error;
 }
 
 /** Choices of which nothing is known, by the work they do in all plans together. */
@@ -84,19 +94,22 @@ function heaviestFirst(plans: readonly Plan[], known: ReadonlyMap<string, string
 
 /** Operands of one choice, the same for all its variants. */
 class Trial {
-  private readonly tensors = new Map<string, DeviceTensor>();
-
-  constructor(
+  private constructor(
     private readonly device: Device,
-    { bindings }: Dispatch,
-  ) {
-    for (const { name, operand, access, length } of bindings) {
-      if (access === 'write') continue;
-      const type = { shape: [length ?? operand.size], dtype: operand.type.dtype };
-      const tensor = device.tensor(type);
-      this.tensors.set(name, tensor);
-      fill(device, tensor);
-    }
+    private readonly tensors: ReadonlyMap<string, DeviceTensor>,
+  ) {}
+
+  static create(device: Device, { bindings }: Dispatch): Promise<Trial> {
+    return device.guarded(() => {
+      const tensors = new Map<string, DeviceTensor>();
+      for (const { name, operand, access, length } of bindings) {
+        if (access === 'write') continue;
+        const tensor = device.tensor({ shape: [length ?? operand.size], dtype: operand.type.dtype });
+        tensors.set(name, tensor);
+        fill(device, tensor);
+      }
+      return new Trial(device, tensors);
+    });
   }
 
   async measure(dispatch: Dispatch): Promise<{ ms: number; output: Float32Array<ArrayBuffer> }> {
