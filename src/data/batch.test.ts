@@ -312,14 +312,9 @@ describe('prepareData', () => {
     const recipe = parseRecipe(JSON.parse(readFileSync('public/bundled/recipe.json', 'utf8')), 'recipe.json');
     const rows = new MemorySource('rows.jsonl', Uint8Array.from(readFileSync('public/bundled/arithmetic/rows.jsonl')));
     const told: number[] = [];
-    const made = await prepareData(
-      rows,
-      recipe.data,
-      await bundled(),
-      recipe.seed,
-      undefined,
-      (done) => void told.push(done),
-    );
+    const made = await prepareData(rows, recipe.data, await bundled(), recipe.seed, {
+      onProgress: (done) => void told.push(done),
+    });
     expect(made.report).toMatchObject({ read: 100, kept: 100, cut: 0, dropped: [], train_rows: 80, eval_rows: 20 });
     expect(told.at(-1)).toBe(100);
     expect(made.longest).toBeLessThanOrEqual(48);
@@ -333,7 +328,7 @@ describe('prepareData', () => {
       ],
     });
     const data = dataOf({ assistant_only_loss: true, max_length: 8 });
-    const error = await prepareData(bytes(row), data, await bundled(), 1, undefined).catch((caught: unknown) => caught);
+    const error = await prepareData(bytes(row), data, await bundled(), 1).catch((caught: unknown) => caught);
     expect(error).toBeInstanceOf(InputError);
     expect((error as Error).message).toContain('rows.jsonl: leaves no row to train on (1 read, 0 for training)');
   });
@@ -345,7 +340,7 @@ describe('prepareData', () => {
       readFileSync(`${REFERENCE}/sft_llama/tokenized_train.json`, 'utf8'),
     );
     const data = dataOf({ shuffle: false, max_length: 320, assistant_only_loss: true });
-    const { train, eval: evaluated } = await prepareData(rows, data, tokenizer, 1, undefined);
+    const { train, eval: evaluated } = await prepareData(rows, data, tokenizer, 1);
     expect(train.map(({ input_ids, labels }) => ({ input_ids: [...input_ids], labels: [...labels] }))).toEqual(
       expected,
     );

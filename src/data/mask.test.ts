@@ -85,7 +85,7 @@ describe('masking', () => {
     );
     const source = new MemorySource('rows.jsonl', new TextEncoder().encode(rows.join('\n')));
     const { data } = parseRecipe({ student: { model: 'm' }, data: { source: 'rows.jsonl', eval_fraction: 0.2 } }, 'r');
-    const made = await prepareData(source, data, tokenizer, 1, { max_position_embeddings: 16 });
+    const made = await prepareData(source, data, tokenizer, 1, { encoder: { max_position_embeddings: 16 } });
     const all = [...made.train, ...made.eval];
     expect([made.masked, all.length, made.report.dropped[0]?.rows]).toEqual([true, 9, 1]);
     const places = all.flatMap((row) => countedPositions(row.labels, true).map((place) => row.labels[place]));

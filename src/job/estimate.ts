@@ -35,7 +35,9 @@ export async function estimateOf(context: RecipeContext, host: Host): Promise<Es
   const { recipe, sources } = context;
   const tokenizer = await studentTokenizer(context);
   const source = await sources.file('data.source', recipe.data.source);
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, await studentEncoder(context));
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
+    encoder: await studentEncoder(context),
+  });
   const batches = batchesOf(prepared, tokenizer, recipe);
   const student = await openStudent(context);
   const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });

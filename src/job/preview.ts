@@ -25,7 +25,7 @@ export async function previewOf(context: RecipeContext): Promise<Preview> {
   }));
   const preview: Preview = { format, rows, columns, problems, samples: shown };
   if (!tokenizer || problems.length > 0 || rows > COUNTED_ROWS) return preview;
-  const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed, encoder);
+  const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed, { encoder });
   return { ...preview, cut: report.cut, longest };
 }
 
