@@ -1,12 +1,11 @@
 /** A teacher that runs here asked about every row, batch after batch, into the cache. */
-import type { Batch } from '../../data/batch.ts';
 import { Batches, evalBatchSettings } from '../../data/batch.ts';
 import { countedPositions, type TokenizedRow } from '../../data/tokenize.ts';
 import type { CacheRow, WritableLogitCache } from '../../formats/logit-cache.ts';
-import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { TeacherInputs, TeacherLogits } from '../../teacher/capture.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { CacheWriter } from './cache-writer.ts';
+import type { RunData } from './data.ts';
 
 export interface Asked {
   logits(batch: TeacherInputs): Promise<TeacherLogits>;
@@ -18,7 +17,7 @@ export async function askAll(
   teacher: Asked,
   cache: WritableLogitCache,
   rows: readonly TokenizedRow[],
-  tokenizer: Tokenizer,
+  { tokenizer, prepared: { masked } }: RunData,
 ): Promise<number> {
   const { training, data } = run.recipe;
   // The same batches in every sitting, so that a row is computed beside the same neighbours.
@@ -37,21 +36,23 @@ export async function askAll(
     if (missing.length === 0) continue;
     await run.breathe();
     const logits = await teacher.logits(batch);
-    await writer.add(missing.map(({ row, at }) => cacheRow(rows[row]!, batch, at, logits, cache.header)));
+    const positionsOf = (row: number): number[] => countedPositions(rows[row]!.labels, masked);
+    await writer.add(missing.map(({ row, at }) => cacheRow(positionsOf(row), at * batch.length, logits, cache.header)));
   }
   await writer.flush();
   return writer.seconds();
 }
 
-/** Of the logits at every place those whose next token counts. */
+/**
+ * Of the logits at every place those of one row that a label is compared with.
+ * @param start the row's first place
+ */
 function cacheRow(
-  { labels }: TokenizedRow,
-  batch: Batch,
-  at: number,
+  positions: readonly number[],
+  start: number,
   logits: TeacherLogits,
   { k, temperatures }: { k: number; temperatures: readonly number[] },
 ): CacheRow {
-  const positions = countedPositions(labels);
   const row: CacheRow = {
     positions: Int32Array.from(positions),
     ids: new Int32Array(positions.length * k),
@@ -59,7 +60,7 @@ function cacheRow(
     log_z: new Float32Array(positions.length * temperatures.length),
   };
   positions.forEach((t, i) => {
-    const place = at * batch.length + t;
+    const place = start + t;
     row.ids.set(logits.ids.subarray(place * k, (place + 1) * k), i * k);
     row.logits.set(logits.logits.subarray(place * k, (place + 1) * k), i * k);
     const n = temperatures.length;

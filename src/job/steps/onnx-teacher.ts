@@ -26,10 +26,11 @@ const MOST_BYTES = 2e9;
 
 export async function onnxCache(
   run: ActiveRun,
-  { tokenizer, prepared }: RunData,
+  data: RunData,
   rows: readonly TokenizedRow[],
   keep: Keep,
 ): Promise<LogitCache> {
+  const { tokenizer, prepared } = data;
   const teacher = run.recipe.teacher as OnnxRecipe;
   const { k, temperature } = run.recipe.distill;
   const folder = await run.sources.model('teacher.model', teacher.model, teacher.revision);
@@ -67,7 +68,7 @@ export async function onnxCache(
       dtype: teacher.dtype,
     });
     const asked = new OnnxTeacher(logitsOf, vocab_size, { k, temperatures });
-    const seconds = await askAll(run, asked, cache, rows, tokenizer);
+    const seconds = await askAll(run, asked, cache, rows, data);
     const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
     await run.find('teacher', { kind: 'onnx', tokens_per_second: seconds > 0 ? tokens / seconds : undefined });
     return cache;

@@ -6,7 +6,8 @@ import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
 import { createCache, openCache, type LogitCache } from '../../formats/logit-cache.ts';
 import { openCacheFile } from '../../formats/logit-cache-file.ts';
-import { countParameters, openModel } from '../../models/model.ts';
+import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
+import { countParameters, openAnyModel, type Model } from '../../models/model.ts';
 import { checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
 import { EngineTeacher } from '../../teacher/capture.ts';
@@ -74,7 +75,8 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
   if (recipe.teacher.kind === 'endpoint') return endpointCache(run, data, rows, keep);
   if (recipe.teacher.kind === 'onnx') return onnxCache(run, data, rows, keep);
   const teacher = recipe.teacher as EngineTeacherRecipe;
-  const model = await openModel(await sources.model('teacher.model', teacher.model, teacher.revision));
+  const model = await openAnyModel(await sources.model('teacher.model', teacher.model, teacher.revision));
+  refuseOtherKind(run, model, data);
   const { vocab_size } = model.options;
   await refuseOtherVocabulary({ name: model.name, folder: model.folder, vocab_size }, data.tokenizer);
   if (recipe.distill.k > vocab_size) {
@@ -104,7 +106,7 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     adapter: on.adapter,
   });
   try {
-    const seconds = await askAll(run, engine, cache, rows, data.tokenizer);
+    const seconds = await askAll(run, engine, cache, rows, data);
     const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
     await run.find('teacher', {
       kind: 'engine',
@@ -117,6 +119,18 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     on.free();
   }
   return cache;
+}
+
+/** What one predicts, the other must: the token at a place, or the next one. */
+function refuseOtherKind(run: ActiveRun, { name, options }: Model<ModelOptions>, { prepared }: RunData): void {
+  if (isEncoder(options) === prepared.masked) {
+    if (!isEncoder(options) || options.head) return;
+    throw new InputError(name, 'masked-LM head', 'there is none, so it has no logits', 'a teacher with its head');
+  }
+  const { model } = run.recipe.student;
+  throw prepared.masked
+    ? new InputError(name, '', `writes text, and the student (${model}) is an encoder`, 'an encoder as the teacher')
+    : new InputError(name, '', `is an encoder, and the student (${model}) writes text`, 'a teacher that writes text');
 }
 
 /** A block that does not read back is a block that is not there: the pass goes on before it. */
