@@ -249,6 +249,9 @@ export const en = {
     whole: 'The whole model is kept.',
     cutSummary: (parts: string) => `Kept: ${parts}.`,
     keepLayers: (n: number) => plural(n, 'layer'),
+    ready: 'Ready shapes for a BERT',
+    readyAbout:
+      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 has 4 layers of 312 channels and TinyBERT-6 has 6 of 768, both from random weights; DistilBERT-6 keeps six of the teacher’s own layers and learns fastest.',
   },
   train: {
     title: {
