@@ -7,6 +7,7 @@ import { tinyEncoderFolder, WORDS, type TinyEncoder } from '../models/architectu
 import type { RecipeInput } from '../recipe/schema.ts';
 import type { LocalFiles } from './host.ts';
 import type { Report } from './protocol.ts';
+import { Talk } from './talk.ts';
 import { diskFiles, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
 
 const rows = Array.from({ length: 24 }, (_, row) => {
@@ -132,6 +133,21 @@ describe('a run of encoders', { timeout: 600_000 }, () => {
     );
     expect(train.eval_loss_after).toBeLessThan(train.eval_loss_before!);
     expect(exported.files.find(({ path }) => path.endsWith('model.onnx'))!.max_logit_difference).toBeLessThan(1e-5);
+  });
+
+  it('is not talked to, and says why', async () => {
+    const run = await testRun(host, recipe('bert'), local);
+    const inputs = host.shelf.folder(run.id, 'inputs');
+    for (const file of ['config.json', 'tokenizer.json']) {
+      await inputs.write(`bert/${file}`, [await readAll((await models.get('./bert')!.open(file))!)]);
+    }
+    const talk = new Talk(Promise.resolve(host));
+    const words = './bert: is an encoder: it reads text and does not write it: a model that writes text';
+    const settings = { temperature: 0, top_p: 1, max_new_tokens: 4, seed: 0 };
+    const said = talk.chat(await run.facts(), 'student', [{ role: 'user', content: 'w1' }], settings, () => undefined);
+    await expect(said).rejects.toThrow(words);
+    await expect(talk.nextToken(await run.facts(), 'w1', 5)).rejects.toThrow(words);
+    await talk.close();
   });
 
   it.each([
