@@ -7,9 +7,10 @@ import { InputError } from '../formats/input-error.ts';
 import type { Tokenizer } from '../models/tokenizer.ts';
 import type { Data } from '../recipe/schema.ts';
 import { readDataset } from './dataset.ts';
+import type { Masking } from './mask.ts';
 import type { Row } from './row.ts';
 import { splitRows, type Split } from './split.ts';
-import { hashOfRows, tokenizeRows, type TokenizedRow } from './tokenize.ts';
+import { hashOfRows, tokenizeRows, type Settings, type TokenizedRow } from './tokenize.ts';
 
 export interface DataReport {
   readonly read: number;
@@ -26,6 +27,8 @@ export interface DataReport {
 export interface PreparedData {
   readonly format: string;
   readonly rows: readonly Row[];
+  /** The rows are an encoder's: their labels stand at the masked tokens. */
+  readonly masked: boolean;
   readonly train: readonly TokenizedRow[];
   readonly eval: readonly TokenizedRow[];
   /** Longest row before cutting, in tokens. */
@@ -45,14 +48,20 @@ export interface Rewritten {
   readonly dropped: readonly { reason: string; rows: number }[];
 }
 
-/** @param rewrite gives rows in place of those that were read; the split is of those that were read */
+export interface PrepareOptions {
+  /** Of the student, where it is one: its rows are masked. */
+  readonly encoder?: Pick<Masking, 'max_position_embeddings'>;
+  readonly onProgress?: (done: number, of: number) => Promise<void> | void;
+  /** Gives rows in place of those that were read; the split is of those that were read. */
+  readonly rewrite?: (rows: readonly Row[]) => Promise<Rewritten>;
+}
+
 export async function prepareData(
   source: ByteSource,
   data: Data,
   tokenizer: Tokenizer,
   seed: number,
-  onProgress?: (done: number, of: number) => Promise<void> | void,
-  rewrite?: (rows: readonly Row[]) => Promise<Rewritten>,
+  { encoder, onProgress, rewrite }: PrepareOptions = {},
 ): Promise<PreparedData> {
   const dataset = await readDataset(source, data.format);
   const rewritten = await rewrite?.(dataset.rows);
@@ -60,8 +69,9 @@ export async function prepareData(
   const { rows } = rewritten ?? dataset;
   const split = splitAs(splitRows(dataset.rows.length, data, seed), rewritten);
   const tell = (before: number) => (done: number) => onProgress?.(before + done, rows.length);
-  const train = await tokenizeRows(rows, split.train, tokenizer, data, source.name, tell(0));
-  const evaluated = await tokenizeRows(rows, split.eval, tokenizer, data, source.name, tell(split.train.length));
+  const settings = settingsOf(data, encoder, seed);
+  const train = await tokenizeRows(rows, split.train, tokenizer, settings, source.name, tell(0));
+  const evaluated = await tokenizeRows(rows, split.eval, tokenizer, settings, source.name, tell(split.train.length));
   if (train.rows.length === 0) {
     throw new InputError(
       source.name,
@@ -78,6 +88,7 @@ export async function prepareData(
   return {
     format,
     rows,
+    masked: encoder !== undefined,
     train: train.rows,
     eval: evaluated.rows,
     longest: Math.max(train.longest, evaluated.longest),
@@ -93,6 +104,11 @@ export async function prepareData(
       eval_rows: evaluated.rows.length,
     },
   };
+}
+
+export function settingsOf(data: Data, encoder: PrepareOptions['encoder'], seed: number): Settings {
+  const { mlm_probability } = data;
+  return encoder ? { ...data, masking: { mlm_probability, seed, ...encoder } } : data;
 }
 
 /** The rows that came of those of each side, in their order. */

@@ -6,6 +6,7 @@ import { prepareData } from '../data/prepare.ts';
 import { Arena } from '../engine/run/program.ts';
 import type { Device } from '../engine/run/device.ts';
 import { measureImportance } from '../models/importance.ts';
+import type { ModelOptions } from '../models/architectures/index.ts';
 import type { Model } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import { Evaluator } from '../train/evaluator.ts';
@@ -13,6 +14,7 @@ import type { RecipeContext } from './context.ts';
 import type { StartLoss } from './protocol.ts';
 import { batchesOf } from './steps/data.ts';
 import { IMPORTANCE_ROWS } from './steps/importance.ts';
+import { studentEncoder } from './steps/student-encoder.ts';
 import { studentTokenizer } from './steps/student-tokenizer.ts';
 import { baseOf, openStudent } from './steps/student.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
@@ -29,13 +31,18 @@ export async function startLossOf(
   const { recipe, sources } = context;
   const tokenizer = await studentTokenizer(context);
   const source = await sources.file('data.source', recipe.data.source);
-  const { train, eval: evaluated } = await prepareData(source, recipe.data, tokenizer, recipe.seed);
+  const { train, eval: evaluated } = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
+    encoder: await studentEncoder(context),
+  });
   const rows = (evaluated.length > 0 ? evaluated : train).slice(0, ROWS);
   const data = batchesOf({ train: [], eval: rows }, tokenizer, recipe);
   const shapes = shapesOf(data, recipe).eval;
   const batches = [...data.eval.epoch()];
 
-  const lossOf = async (model: Model, look?: (on: Awaited<ReturnType<typeof loadParameters>>) => Promise<void>) => {
+  const lossOf = async (
+    model: Model<ModelOptions>,
+    look?: (on: Awaited<ReturnType<typeof loadParameters>>) => Promise<void>,
+  ) => {
     const tensors = await loadParameters(device, model);
     const arena = new Arena(device);
     const step = { options: model.options, adapter: null, trainable: () => false };

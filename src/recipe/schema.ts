@@ -207,6 +207,13 @@ export const data = v.strictObject({
     v.nullable(flag('Learn only the completion of prompt/completion rows; null does so where rows have that shape.')),
     null,
   ),
+  mlm_probability: v.optional(
+    number(
+      'Of an encoder (BERT): the share of tokens that are masked and guessed; of those 80% become the mask, 10% another token, 10% stay. Drawn once for each row.',
+      { above: 0, max: 1 },
+    ),
+    0.15,
+  ),
 });
 
 export const distill = v.strictObject({

@@ -2,6 +2,7 @@
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Program, type Arena, type HostArray } from '../engine/run/program.ts';
+import { isEncoder } from '../models/architectures/index.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { evaluationStep, type BatchShape, type Objective, type StepModel, type SUMS } from './step-graphs.ts';
 
@@ -14,7 +15,10 @@ export interface EvalResult {
 }
 
 export class Evaluator {
-  private constructor(private readonly programs: ReadonlyMap<string, Program>) {}
+  private constructor(
+    private readonly programs: ReadonlyMap<string, Program>,
+    private readonly masked: boolean,
+  ) {}
 
   /**
    * @param shapes all shapes that batches will have
@@ -39,7 +43,7 @@ export class Evaluator {
     for (const one of plans) {
       programs.set(keyOf(one.shape), await Program.create(device, one.plan, tensors, arena, onProgress));
     }
-    return new Evaluator(programs);
+    return new Evaluator(programs, isEncoder(model.options));
   }
 
   /** DESIGN §6: the mean over batches of each batch's token mean, weighted by the batch's rows. */
@@ -49,7 +53,7 @@ export class Evaluator {
   ): Promise<EvalResult> {
     const total = { loss: 0, rows: 0, ce: 0, kl: 0, entropy: 0, correct: 0, batches: 0, counted: 0 };
     for (const batch of batches) {
-      const one = prepare(batch);
+      const one = prepare(batch, this.masked);
       if (one.counted === 0) continue;
       const program = this.programs.get(keyOf(batch));
       if (!program) throw new RangeError(`no program for an evaluation batch of ${batch.rows} x ${batch.length}`);

@@ -259,6 +259,9 @@ export const en = {
     startLossGoing: (done: number, of: number) => (of === 1 ? 'Measuring…' : `Measuring, model ${done + 1} of ${of}…`),
     startLossIs: (loss: string, rows: number) => `Loss at the start: ${loss}, over ${plural(rows, 'row')}.`,
     startLossWhole: (loss: string) => `Uncut: ${loss}.`,
+    ready: 'Ready shapes for a BERT',
+    readyAbout:
+      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 has 4 layers of 312 channels and TinyBERT-6 has 6 of 768, both from random weights; DistilBERT-6 keeps six of the teacher’s own layers and learns fastest.',
   },
   train: {
     title: {

@@ -35,6 +35,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'data.packing': 'Pack rows together',
   'data.assistant_only_loss': 'Learn the assistant’s words only',
   'data.completion_only_loss': 'Learn the completion only',
+  'data.mlm_probability': 'Masked (encoders)',
   'distill.objective': 'Compared by',
   'distill.temperature': 'Temperature',
   'distill.alpha': 'Weight of the teacher',
@@ -132,6 +133,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'data.packing': ['合并多行', '把几行放进一个 max_length 的序列（TRL 的最佳适应递减）；行与行互相看不见。'],
   'data.assistant_only_loss': ['只学助手的话', '只学助手所说的，不学提问。'],
   'data.completion_only_loss': ['只学补全部分', '只学 prompt/completion 行的补全；留空则在行有这种形状时如此。'],
+  'data.mlm_probability': [
+    '遮住的比例（编码器）',
+    '编码器（BERT）中被遮住、要猜出来的词元所占的比例；其中 80% 换成遮罩，10% 换成别的词元，10% 不变。每行只抽一次。',
+  ],
   'distill.objective': ['怎样比较', '学生怎样与教师比较；none 只学文本。没有教师时为 none，否则为 forward_kl。'],
   'distill.temperature': ['温度', '比较之前先让两个分布变平缓；这一项再乘以温度的平方。'],
   'distill.alpha': ['教师的权重', '教师一项的权重；文本的权重是 1 − alpha。没有教师时为 0，否则为 0.5。'],

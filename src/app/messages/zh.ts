@@ -235,6 +235,9 @@ export const zh: Messages = {
     startLossGoing: (done, of) => (of === 1 ? '正在测量…' : `正在测量，第 ${done + 1} 个模型，共 ${of} 个…`),
     startLossIs: (loss, rows) => `开始时的损失：${loss}（${rows} 行）。`,
     startLossWhole: (loss) => `裁剪之前：${loss}。`,
+    ready: '给 BERT 的现成形状',
+    readyAbout:
+      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 有 4 层，每层 312 个通道；TinyBERT-6 有 6 层，每层 768 个，两者都从随机权重开始；DistilBERT-6 留下教师自己的六层，学得最快。',
   },
   train: {
     title: {

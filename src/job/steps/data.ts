@@ -7,6 +7,7 @@ import { prepareData, type PreparedData } from '../../data/prepare.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { studentEncoder } from './student-encoder.ts';
 import { studentTokenizer } from './student-tokenizer.ts';
 import { writeAnswers } from './write-answers.ts';
 
@@ -23,19 +24,17 @@ export interface RunData {
 export async function readData(run: ActiveRun): Promise<RunData> {
   const { recipe, sources } = run;
   const tokenizer = await studentTokenizer(run);
+  const encoder = await studentEncoder(run);
   const source = await sources.file('data.source', recipe.data.source);
   const { answers } = recipe.distill;
-  const prepared = await prepareData(
-    source,
-    recipe.data,
-    tokenizer,
-    recipe.seed,
-    async (done, of) => {
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
+    encoder,
+    onProgress: async (done, of) => {
       run.progress('data', done, of, 'rows');
       await run.breathe();
     },
-    answers ? (rows) => writeAnswers(run, answers, rows, tokenizer, source.name) : undefined,
-  );
+    ...(answers && { rewrite: (rows) => writeAnswers(run, answers, rows, tokenizer, source.name) }),
+  });
   if (answers) await run.outlet.write(ANSWERS, jsonLines(prepared.rows));
   refuseChanged(run, 'rows as token ids', prepared.hash, source.name);
   refuseChanged(run, 'tokenizer', tokenizer.hash, `${recipe.student.model}/tokenizer.json`);

@@ -52,7 +52,7 @@ export async function endpointCache(
   });
   const writer = new CacheWriter(run, cache, rows.length);
   const ask = async ({ input_ids, labels }: TokenizedRow): Promise<CacheRow> => {
-    const positions = countedPositions(labels);
+    const positions = countedPositions(labels, prepared.masked);
     const { ids, logprobs } = await teacher.logprobs(input_ids, positions);
     const log_z = new Float32Array(positions.length);
     return { positions: Int32Array.from(positions), ids, logits: logprobs, log_z };
