@@ -119,6 +119,8 @@ export interface Report {
     tokens_per_second?: number;
     cache_bytes?: number;
     mass_kept?: Record<string, number>;
+    /** That it wrote for the student to learn, and how many of them the student learns from. */
+    answers?: { written: number; kept?: number };
   };
   readonly train: {
     steps: number;

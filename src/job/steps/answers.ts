@@ -1,4 +1,5 @@
 /** Questions of rows as prompts, and what answers them: a generator on the device, for batches that fit. */
+import { askedOf } from '../../data/question.ts';
 import type { Row } from '../../data/row.ts';
 import type { Device } from '../../engine/run/device.ts';
 import type { Question } from '../../evaluate/exact-match.ts';
@@ -16,18 +17,11 @@ export interface RowQuestion extends Question {
 
 /** undefined for rows without an answer to ask for. */
 export function questionOf(row: Row, tokenizer: Tokenizer): RowQuestion | undefined {
-  if ('text' in row) return undefined;
-  if ('messages' in row) {
-    const last = row.messages.at(-1);
-    if (last?.role !== 'assistant' || row.messages.length < 2) return undefined;
-    return conversation(row.messages.slice(0, -1), last.content, tokenizer);
-  }
-  if (typeof row.prompt === 'string') {
-    const prompt = tokenizer.encode(row.prompt);
-    return { input_ids: prompt, text: row.prompt, expected: (row as { completion: string }).completion };
-  }
-  const completion = row.completion as readonly { content: string }[];
-  return conversation(row.prompt, completion.map(({ content }) => content).join('\n'), tokenizer);
+  const asked = askedOf(row);
+  if (!asked) return undefined;
+  const { prompt, expected } = asked;
+  if (typeof prompt === 'string') return { input_ids: tokenizer.encode(prompt), text: prompt, expected };
+  return conversation(prompt, expected, tokenizer);
 }
 
 export function questionsOf(rows: readonly Row[], tokenizer: Tokenizer, file: string): RowQuestion[] {

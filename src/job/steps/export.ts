@@ -83,7 +83,7 @@ async function writeModel(
       trained: true,
       distilled: teacher.kind !== 'none',
       license: await licenseOf(student.model.folder),
-      teacher: teacher.kind === 'engine' ? teacher.model : undefined,
+      teacher: teacher.kind === 'engine' || teacher.kind === 'endpoint' ? teacher.model : undefined,
       datasets: [recipe.data.source],
       figures: figuresOf(run),
       recipe: JSON.stringify(recipe, null, 2),

@@ -37,7 +37,7 @@ const WEIGHTS = "teacher's weights";
 export async function cacheTeacher(run: ActiveRun, data: RunData): Promise<LogitCache | undefined> {
   const { teacher, distill } = run.recipe;
   if (teacher.kind === 'none' || distill.objective === 'none') {
-    await run.find('teacher', { kind: teacher.kind });
+    await run.find('teacher', { ...run.facts.found.teacher, kind: teacher.kind });
     return undefined;
   }
   const cache = teacher.kind === 'cache' ? await givenCache(run, data) : await ownCache(run, data);
