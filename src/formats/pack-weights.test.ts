@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { BLOCKS, packedWords } from '../engine/graph/packing.ts';
+import { BLOCKS, packedWords, type PackedDType } from '../engine/graph/packing.ts';
 import { numberToF16Bits, f16BitsToNumber } from './half.ts';
 import { pack, unpack } from './pack-weights.ts';
 
@@ -16,10 +16,9 @@ const blockOf = (data: Float32Array, i: number, size: number) => data.subarray(i
 const largest = (block: Float32Array) => block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 describe('packed weights', () => {
-  it('take 2, 1.125, 0.625 and 0.5625 bytes a number', () => {
-    expect([packedWords('f16', 64), packedWords('int8', 64), packedWords('int4', 64), packedWords('nf4', 64)]).toEqual([
-      32, 18, 10, 9,
-    ]);
+  it('take 2, 1.125, 1.0625, 0.625, 0.625 and 0.5625 bytes a number', () => {
+    const all = ['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const;
+    expect(all.map((dtype) => packedWords(dtype, 64))).toEqual([32, 18, 17, 10, 10, 9]);
     expect([packedWords('f16', 3), packedWords('int8', 33), packedWords('int4', 1)]).toEqual([2, 18, 5]);
   });
 
@@ -50,9 +49,51 @@ describe('packed weights', () => {
     ),
   );
 
+  // half a step of the block's range; its least number and its step are halves, which are off by 2^-11 of themselves or by
+  // 2^-25 where they are small, and that once for each step
+  it.each([
+    ['uint8', 255, 1],
+    ['uint4', 15, 15],
+  ] as const)('%s is off by half a step of its block at most, and by what its halves lose', (dtype, codes, steps) =>
+    fc.assert(
+      fc.property(weights, (data) => {
+        const got = unpack(dtype, pack(dtype, data), data.length);
+        got.forEach((value, i) => {
+          const block = blockOf(data, i, BLOCKS[dtype].numbers);
+          const [range, most] = [Math.max(...block) - Math.min(...block), largest(block)];
+          const halves = 2 ** -11 * (range + most) + (steps + 1) * 2 ** -25;
+          expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual((0.5 * (range + halves)) / codes + halves);
+        });
+      }),
+    ),
+  );
+
+  it('uint4 keeps every bit of a Q4_1 block, which is a half of step and of least beside 0 to 15', () => {
+    const [step, least] = [0.0123, -0.0789].map((value) => f16BitsToNumber(numberToF16Bits(value))) as [number, number];
+    const data = Float32Array.from({ length: 32 }, (_, i) => least + step * ((i * 7) % 16));
+    expect(unpack('uint4', pack('uint4', data), 32)).toEqual(data);
+  });
+
+  it('a zero point spends no codes where a block has no numbers', () => {
+    const data = Float32Array.from({ length: 64 }, (_, i) => 1 + (i % 32) / 32);
+    const worst = (dtype: PackedDType): number =>
+      Math.max(...unpack(dtype, pack(dtype, data), 64).map((value, i) => Math.abs(value - data[i]!)));
+    expect(worst('uint4')).toBeLessThan(0.3 * worst('int4'));
+    expect(worst('uint8')).toBeLessThan(0.6 * worst('int8'));
+  });
+
   it.each(['int8', 'int4', 'nf4'] as const)('%s keeps the largest of a block and zeros', (dtype) => {
     const data = Float32Array.from({ length: 32 }, (_, i) => (i === 5 ? -3.25 : 0));
     expect([...unpack(dtype, pack(dtype, data), 32)].map((value) => value + 0)).toEqual([...data]);
     expect([...unpack(dtype, pack(dtype, new Float32Array(40)), 40)].every((value) => value === 0)).toBe(true);
+  });
+
+  it.each(['uint8', 'uint4'] as const)('%s keeps the least of a block, and blocks of one number', (dtype) => {
+    const data = Float32Array.from({ length: 32 }, (_, i) => (i === 5 ? -3.25 : 0.01 * i));
+    expect(unpack(dtype, pack(dtype, data), 32)[5]).toBe(-3.25);
+    for (const value of [0, 0.5]) {
+      const same = new Float32Array(70).fill(value);
+      expect(unpack(dtype, pack(dtype, same), 70)).toEqual(same);
+    }
   });
 });

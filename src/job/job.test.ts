@@ -313,7 +313,7 @@ describe('a run with new tokens and DoRA', () => {
 });
 
 describe('a run whose frozen weights are held packed', () => {
-  it.each(['f16', 'int8', 'int4', 'nf4'] as const)(
+  it.each(['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const)(
     'as %s: takes less memory, trains, and exports what it measured',
     async (dtype) => {
       const asked = (dtype: 'f32' | PackedDType): RecipeInput => ({
@@ -337,12 +337,12 @@ describe('a run whose frozen weights are held packed', () => {
       const [plain, packed] = reports as [Report, Report];
       const fileOf = ({ export: { files } }: Report) => files.find(({ path }) => path.endsWith('model.onnx'))!;
       // of the frozen matrices' f32 bytes; norms, and with 4 bits the embedding's int8, take a few percent here
-      const saved = 1 - { f16: 2, int8: 1.125, int4: 0.625, nf4: 0.5625 }[dtype] / 4;
+      const saved = 1 - { f16: 2, int8: 1.125, uint8: 1.0625, int4: 0.625, uint4: 0.625, nf4: 0.5625 }[dtype] / 4;
       const share = (plain.train.planned_bytes - packed.train.planned_bytes) / fileOf(plain).bytes;
       expect(share).toBeGreaterThan(saved - 0.08);
       expect(share).toBeLessThan(saved);
       // it starts from rounded weights: as far off as their bits are few; six steps at this rate rank nothing
-      const off = { f16: 1e-3, int8: 1e-2, int4: 0.15, nf4: 0.05 }[dtype];
+      const off = { f16: 1e-3, int8: 1e-2, uint8: 1e-2, int4: 0.15, uint4: 0.15, nf4: 0.05 }[dtype];
       expect(Math.abs(packed.train.eval_loss_before! - plain.train.eval_loss_before!)).toBeLessThan(off);
       expect(packed.train.eval_loss_after).not.toBe(packed.train.eval_loss_before);
       // the adapter and the file are compared with the engine by the export itself: 1e-3 of the largest logit

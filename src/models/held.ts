@@ -8,10 +8,12 @@ import { pack, unpack } from '../formats/pack-weights.ts';
 import type { ModelOptions } from './architectures/index.ts';
 import type { Model } from './model.ts';
 
+const EIGHT_BITS: Partial<Record<PackedDType, PackedDType>> = { int4: 'int8', nf4: 'int8', uint4: 'uint8' };
+
 /**
  * @param trained whether the weight of this name is trained: those stay f32
- * @returns the model with its matrices held as `dtype`; embedding and head, whose rows a softmax compares, no coarser
- * than int8
+ * @returns the model with its matrices held as `dtype`; embedding and head, whose rows a softmax compares, in eight bits
+ * where that has four
  */
 export function heldAs<M extends Model<ModelOptions>>(
   model: M,
@@ -21,7 +23,7 @@ export function heldAs<M extends Model<ModelOptions>>(
   const held = new Map<string, PackedDType>();
   for (const [name, shape] of model.parameters) {
     if (shape.length !== 2 || trained(name)) continue;
-    held.set(name, (dtype === 'int4' || dtype === 'nf4') && shape[0] === model.options.vocab_size ? 'int8' : dtype);
+    held.set(name, shape[0] === model.options.vocab_size ? (EIGHT_BITS[dtype] ?? dtype) : dtype);
   }
   const { weights } = model;
   const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {

@@ -63,13 +63,10 @@ export const student = v.strictObject({
   model: text('The model to train: a hub name, a path relative to the recipe, bundled:NAME, or a URL.'),
   revision: v.optional(text('Branch, tag or commit of the model on the hub.'), 'main'),
   dtype: v.optional(
-    oneOf('How the frozen weights are held while training; what is trained is always held in f32.', [
-      'f32',
-      'f16',
-      'int8',
-      'int4',
-      'nf4',
-    ]),
+    oneOf(
+      'How the frozen weights are held while training, uint8 and uint4 with a zero point for each block; what is trained is always held in f32.',
+      ['f32', 'f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'],
+    ),
     'f32',
   ),
   adapter: v.optional(v.nullable(text('A PEFT adapter folder to go on from; null starts a new one.')), null),

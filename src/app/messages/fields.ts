@@ -102,7 +102,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   seed: ['种子', '决定一切随机的事：划分、顺序、dropout、新权重。'],
   'student.model': ['模型', '要训练的模型：hub 上的名字、相对于配方的路径、bundled:名字，或网址。'],
   'student.revision': ['版本', '模型在 hub 上的分支、标签或提交。'],
-  'student.dtype': ['冻结权重的精度', '训练时冻结的权重怎么存放；被训练的部分总是 f32。'],
+  'student.dtype': [
+    '冻结权重的精度',
+    '训练时冻结的权重怎么存放，uint8 和 uint4 每块带一个零点；被训练的部分总是 f32。',
+  ],
   'student.adapter': ['从适配器接着练', '接着训练的 PEFT 适配器文件夹；留空则从新的开始。'],
   'student.compress.num_hidden_layers': ['层数', '学生保留多少层；“从哪里开始”决定是哪些层。'],
   'student.compress.layers': ['哪些层', '保留的层的编号，从 0 数起，按顺序；代替层数。'],

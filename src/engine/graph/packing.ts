@@ -7,19 +7,26 @@
  *   int4  blocks of 32: a word with the f32 scale d, four words of eight: value = d · (q − 8); d = (entry of largest
  *         magnitude) / −8, as llama.cpp's Q4_0
  *   nf4   blocks of 64: a word with the f32 of largest magnitude m, eight words of eight: value = m · NF4[q]
+ *   uint8 blocks of 64: a word with two halves, range r and least l, sixteen words of four: value = l + r · q / 255
+ *   uint4 blocks of 32: a word with two halves, step d and least l, four words of eight: value = l + d · q, as llama.cpp's Q4_1
+ *
+ * The last two have a zero point of their own, −l in steps, which need not be a whole number (HQQ's choice, and Q4_1's): a
+ * block whose numbers lean to one side wastes no codes on the other.
  *
  * Words are u32 and every kind is read by core WGSL: no device feature is needed. A block's scale lies beside its numbers,
  * so that a window of rows is a window of words.
  */
 import { f32 } from '../ops/wgsl.ts';
 
-export type PackedDType = 'f16' | 'int8' | 'int4' | 'nf4';
+export type PackedDType = 'f16' | 'int8' | 'uint8' | 'int4' | 'uint4' | 'nf4';
 
 /** Numbers of a block, and the words that hold them. */
 export const BLOCKS: Record<PackedDType, { readonly numbers: number; readonly words: number }> = {
   f16: { numbers: 2, words: 1 },
   int8: { numbers: 32, words: 9 },
+  uint8: { numbers: 64, words: 17 },
   int4: { numbers: 32, words: 5 },
+  uint4: { numbers: 32, words: 5 },
   nf4: { numbers: 64, words: 9 },
 };
 
@@ -68,59 +75,70 @@ const READERS: Record<PackedDType, (name: string) => string> = {
 fn ${name}_2(i: u32) -> vec2<f32> { return unpack2x16float(${name}[i / 2u]); }
 fn ${name}_4(i: u32) -> vec4<f32> { return vec4<f32>(${name}_2(i), ${name}_2(i + 2u)); }
 `,
-  int8: (name) => `fn ${name}_4(i: u32) -> vec4<f32> {
-  let block = (i / 32u) * 9u;
-  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u]);
-}
-fn ${name}_2(i: u32) -> vec2<f32> {
-  let block = (i / 32u) * 9u;
-  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u] >> (8u * (i & 2u))).xy;
-}
-fn ${name}_1(i: u32) -> f32 {
-  let block = (i / 32u) * 9u;
-  return bitcast<f32>(${name}[block]) * unpack4x8snorm(${name}[block + 1u + (i % 32u) / 4u] >> (8u * (i & 3u))).x;
-}
-`,
-  int4: (name) => nibbleReader(name, 'int4', '', (q) => `(${q} - 8.0)`),
-  nf4: (name) =>
-    nibbleReader(
-      name,
-      'nf4',
-      `const ${name}_codes = array<f32, 16>(${NF4.map(f32).join(', ')});
+  int8: (name) => byteReader(name, 'int8', SCALE, (word) => `scale * unpack4x8snorm(${word})`),
+  uint8: (name) => byteReader(name, 'uint8', RAMP, (word) => `ramp.y + ramp.x * unpack4x8unorm(${word})`),
+  int4: (name) => nibbleReader(name, 'int4', SCALE, (q) => `scale * (${q} - 8.0)`),
+  uint4: (name) => nibbleReader(name, 'uint4', RAMP, (q) => `ramp.y + ramp.x * ${q}`),
+  nf4: (name) => `const ${name}_codes = array<f32, 16>(${NF4.map(f32).join(', ')});
 fn ${name}_code4(q: vec4<f32>) -> vec4<f32> {
   return vec4<f32>(${['x', 'y', 'z', 'w'].map((i) => `${name}_codes[u32(q.${i})]`).join(', ')});
 }
 fn ${name}_code2(q: vec2<f32>) -> vec2<f32> { return vec2<f32>(${name}_codes[u32(q.x)], ${name}_codes[u32(q.y)]); }
 fn ${name}_code1(q: f32) -> f32 { return ${name}_codes[u32(q)]; }
-`,
-      (q, count) => `${name}_code${count}(${q})`,
-    ),
+${nibbleReader(name, 'nf4', SCALE, (q, count) => `scale * ${name}_code${count}(${q})`)}`,
 };
 
-/** Eight numbers a word, a scale before each block. @param code what a number from 0 to 15 stands for, as WGSL */
-function nibbleReader(
+/** What stands before a block's numbers. */
+const SCALE = (word: string): string => `let scale = bitcast<f32>(${word});`;
+const RAMP = (word: string): string => `let ramp = unpack2x16float(${word});`;
+
+/** Four numbers a word. @param value of the four in a word, as WGSL */
+function byteReader(
   name: string,
-  dtype: 'int4' | 'nf4',
-  declarations: string,
-  code: (q: string, count: 1 | 2 | 4) => string,
+  dtype: PackedDType,
+  head: (word: string) => string,
+  value: (word: string) => string,
 ): string {
   const { numbers, words } = BLOCKS[dtype];
-  const word = (within: number): string => `  let block = (i / ${numbers}u) * ${words}u;
-  let word = ${name}[block + 1u + (i % ${numbers}u) / 8u] >> (4u * (i & ${within}u));`;
-  const scale = `bitcast<f32>(${name}[block])`;
-  return `${declarations}fn ${name}_4(i: u32) -> vec4<f32> {
-${word(4)}
-  let q = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
-  return ${scale} * ${code('vec4<f32>(q)', 4)};
+  const body = (result: (word: string) => string): string => `  let block = (i / ${numbers}u) * ${words}u;
+  ${head(`${name}[block]`)}
+  return ${result(`${name}[block + 1u + (i % ${numbers}u) / 4u]`)};`;
+  return `fn ${name}_4(i: u32) -> vec4<f32> {
+${body(value)}
 }
 fn ${name}_2(i: u32) -> vec2<f32> {
-${word(6)}
-  let q = (vec2<u32>(word) >> vec2<u32>(0u, 4u)) & vec2<u32>(15u);
-  return ${scale} * ${code('vec2<f32>(q)', 2)};
+${body((word) => `(${value(`${word} >> (8u * (i & 2u))`)}).xy`)}
 }
 fn ${name}_1(i: u32) -> f32 {
-${word(7)}
-  return ${scale} * ${code('f32(word & 15u)', 1)};
+${body((word) => `(${value(`${word} >> (8u * (i & 3u))`)}).x`)}
+}
+`;
+}
+
+/** Eight numbers a word. @param value of one, two or four codes from 0 to 15, as WGSL */
+function nibbleReader(
+  name: string,
+  dtype: PackedDType,
+  head: (word: string) => string,
+  value: (q: string, count: 1 | 2 | 4) => string,
+): string {
+  const { numbers, words } = BLOCKS[dtype];
+  const start = (within: number): string => `  let block = (i / ${numbers}u) * ${words}u;
+  ${head(`${name}[block]`)}
+  let word = ${name}[block + 1u + (i % ${numbers}u) / 8u] >> (4u * (i & ${within}u));`;
+  return `fn ${name}_4(i: u32) -> vec4<f32> {
+${start(4)}
+  let q = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+  return ${value('vec4<f32>(q)', 4)};
+}
+fn ${name}_2(i: u32) -> vec2<f32> {
+${start(6)}
+  let q = (vec2<u32>(word) >> vec2<u32>(0u, 4u)) & vec2<u32>(15u);
+  return ${value('vec2<f32>(q)', 2)};
+}
+fn ${name}_1(i: u32) -> f32 {
+${start(7)}
+  return ${value('f32(word & 15u)', 1)};
 }
 `;
 }

@@ -14,7 +14,7 @@ import { Arena, Program } from '../../run/program.ts';
 import { expectClose, floats, integers, testDevice, type OpInput } from '../../testing.ts';
 import { embedding, linearLoss, linearTopk, matmul, sumSquares } from '../index.ts';
 
-const DTYPES = ['f16', 'int8', 'int4', 'nf4'] as const;
+const DTYPES = ['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const;
 
 async function check(
   dtype: PackedDType,
