@@ -14,7 +14,7 @@
  * fused kernel, and these five take half a second together.
  */
 import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/types.ts';
-import { matmulDispatch } from '../matmul/kernel.ts';
+import { matmulDispatches } from '../matmul/windows.ts';
 import { f32, flatGrid, rolled } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
 import { ABSENT, tailWgsl, termWgsl, type DivergenceChoice } from './divergence.ts';
@@ -72,7 +72,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     };
 
     dispatches.push(
-      matmulDispatch({
+      ...matmulDispatches({
         limits,
         a: hidden!,
         b: weight!,
@@ -81,7 +81,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         N: V,
         K: H,
         transB: true,
-        offsets: { a: at * H },
+        first: { a: at },
       }),
     );
     if (bias) {
@@ -138,7 +138,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     }
     if (hiddenGradient) {
       dispatches.push(
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: logits,
           b: weight!,
@@ -146,13 +146,13 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           M: chunk.rows,
           N: H,
           K: V,
-          offsets: { out: at * H },
+          first: { out: at },
         }),
       );
     }
     if (weightGradient) {
       dispatches.push(
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: logits,
           b: hidden!,
@@ -161,7 +161,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           N: H,
           K: chunk.rows,
           transA: true,
-          offsets: { b: at * H },
+          first: { b: at },
           accumulate: i > 0,
         }),
       );

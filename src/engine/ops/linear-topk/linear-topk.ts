@@ -14,7 +14,7 @@ import {
   type Value,
 } from '../../graph/types.ts';
 import { chunksOf } from '../linear-loss/chunks.ts';
-import { matmulDispatch } from '../matmul/kernel.ts';
+import { matmulDispatches } from '../matmul/windows.ts';
 import { f32, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
 
 type LinearTopkAttributes = { readonly k: number; readonly temperatures: readonly number[] };
@@ -92,7 +92,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
       const grid = rowGrid(rows, THREADS);
       const n = temperatures.length;
       return [
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: hidden!,
           b: weight!,
@@ -101,7 +101,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
           N: V,
           K: H,
           transB: true,
-          offsets: { a: start * H },
+          first: { a: start },
         }),
         {
           label: `linear-topk rows ${rows}x${V}`,

@@ -10,6 +10,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const sgdOp: OpDefinition<{ decay: boolean }> = {
   name: 'sgd',
+  rowwise: true,
   inPlace: { 0: 0 },
 
   infer: ([parameter]) => [parameter!],
