@@ -383,6 +383,11 @@ const api: JobApi = {
       ],
     })),
   hub: async (settings) => settings ?? { huggingface: 'https://huggingface.co', modelscope: 'https://modelscope.cn' },
+  teacherKey: async () => undefined,
+  tryTeacher: async (url) =>
+    url.endsWith(':8000')
+      ? { answers: true, logprobs: 'vLLM' }
+      : { answers: false, fault: 'unreached', message: `${url}: can’t be reached (Failed to fetch)` },
   headless: async () => Promise.reject(new Error('nobody drives this page')),
   async bench(_suites, onResult) {
     const results = [

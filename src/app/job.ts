@@ -35,6 +35,8 @@ function open(): JobApi {
     nextToken: (id, text, top) => remote.nextToken(id, text, top),
     openAnswer: (id, messages, answer) => remote.openAnswer(id, messages, answer),
     hub: (settings) => remote.hub(settings),
+    teacherKey: (url, key) => remote.teacherKey(url, key),
+    tryTeacher: (url, model) => remote.tryTeacher(url, model),
     headless: (token) => remote.headless(token),
     bench: (suites, onResult) => remote.bench(suites, proxy(onResult)),
   };

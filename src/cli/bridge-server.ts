@@ -9,6 +9,7 @@
  *   PUT  /__bridge/TOKEN/out/PATH?at=N[&end=1]  bytes from N on of a file of the run's folder; renamed into place at its end
  *   POST /__bridge/TOKEN/append/PATH            lines at the end of such a file
  *   POST /__bridge/TOKEN/events                 BridgeEvents, one JSON a line
+ *   *    /__bridge/TOKEN/teacher?to=URL         a request for the recipe's teacher behind a server (teacher-door.ts)
  */
 import { mkdir, open, rename, stat } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -16,6 +17,7 @@ import path from 'node:path';
 import type { BridgeEvent, BridgeStart } from '../job/bridge.ts';
 import { nodeFolder } from './node-files.ts';
 import { fileInside, sendFile, sendText, type Route } from './server.ts';
+import { sendOn, type TeacherDoor } from './teacher-door.ts';
 
 export interface BridgeOptions {
   readonly token: string;
@@ -24,6 +26,8 @@ export interface BridgeOptions {
   readonly recipeFolder: string;
   /** The run's folder; `.stillroom` in it is the command line's own. */
   readonly outFolder: string;
+  /** Where the recipe's teacher is a server. */
+  readonly teacher?: TeacherDoor;
   onEvent(event: BridgeEvent): void;
 }
 
@@ -110,6 +114,9 @@ export function bridgeServer(options: BridgeOptions): BridgeServer {
   async function handle(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const [door = '', ...parts] = url.pathname.slice(prefix.length).split('/');
     const rest = parts.join('/');
+    if (door === 'teacher' && options.teacher) {
+      return sendOn(options.teacher, url.searchParams.get('to') ?? '', request, response);
+    }
     switch (`${request.method} ${door}`) {
       case 'GET recipe':
         return sendJson(response, options.start);

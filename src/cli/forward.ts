@@ -7,7 +7,7 @@ import path from 'node:path';
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { Shape, Value } from '../engine/graph/types.ts';
-import { add, linearLoss, matmul } from '../engine/ops/index.ts';
+import { linearLoss } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import { Device } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
@@ -16,8 +16,8 @@ import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
-import { decoder, trainsHead, type DecoderChoices } from '../models/decoder.ts';
-import { encoder } from '../models/encoder.ts';
+import { decoder, logitsOf, trainsHead, type DecoderChoices } from '../models/decoder.ts';
+import { encoder, maskedLmLogits } from '../models/encoder.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { fitted } from '../models/untie.ts';
@@ -164,8 +164,7 @@ function forwardGraph(
   };
   const last = hidden_states.at(-1)!;
   if (head) {
-    const logits = matmul(head.hidden, head.weight, { transB: true });
-    output('logits', head.bias ? add(logits, head.bias) : logits);
+    output('logits', head.logits());
   } else output('last_hidden_state', last);
   if (wanted.hidden) hidden_states.forEach((value, index) => output(`hidden.${index}`, value));
   const targets = ids('targets');
@@ -179,6 +178,7 @@ function forwardGraph(
     alpha: 0,
     tail: 'ignore',
     label_smoothing: 0,
+    softcap: head.softcap,
     hiddenGradient: wanted.gradients,
     weightGradient: isTrained(head.weight) || (!isEncoder(options) && trainsHead(options, onDecoder)),
     biasGradient: head.bias !== undefined && isTrained(head.bias),
@@ -202,9 +202,15 @@ function forwardGraph(
   return { graph, outputs, hasHead: true };
 }
 
-/** Logits are hidden weightᵀ + bias; undefined where the model has no head. */
+/** The logits and what they are made of; undefined where the model has no head. */
 interface Built {
-  readonly head?: { readonly hidden: Value; readonly weight: Value; readonly bias?: Value };
+  readonly head?: {
+    readonly hidden: Value;
+    readonly weight: Value;
+    readonly bias?: Value;
+    readonly softcap?: number;
+    readonly logits: () => Value;
+  };
   readonly hidden_states: readonly Value[];
 }
 
@@ -212,11 +218,18 @@ function build(graph: Graph, options: ModelOptions, ids: (name: string) => Value
   const segments = ids('segments');
   const input_ids = ids('input_ids');
   if (isEncoder(options)) {
-    return encoder(graph, options, { input_ids, segments, token_type_ids: ids('token_type_ids') }, choices);
+    const { head, hidden_states } = encoder(
+      graph,
+      options,
+      { input_ids, segments, token_type_ids: ids('token_type_ids') },
+      choices,
+    );
+    return { head: head && { ...head, logits: () => maskedLmLogits(head) }, hidden_states };
   }
   const inputs = { input_ids, position_ids: ids('position_ids'), query_segments: segments, key_segments: segments };
   const { hidden, head, hidden_states } = decoder(graph, options, inputs, choices);
-  return { head: { hidden, weight: head }, hidden_states };
+  const softcap = options.final_logit_softcapping;
+  return { head: { hidden, weight: head, softcap, logits: () => logitsOf(options, hidden, head) }, hidden_states };
 }
 
 /** A shape without symbols. */

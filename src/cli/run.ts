@@ -12,6 +12,7 @@ import { InputError } from '../formats/input-error.ts';
 import type { HubSettings } from '../job/hub.ts';
 import type { BridgeEvent } from '../job/bridge.ts';
 import { parseRecipeText } from '../recipe/parse.ts';
+import type { Recipe } from '../recipe/schema.ts';
 import { bridgeServer, type BridgeServer } from './bridge-server.ts';
 import { closeBrowser, launchWithGpu } from './browser.ts';
 import { Failure, type Command, type House, type Values } from './command.ts';
@@ -19,6 +20,7 @@ import { needed } from './flags.ts';
 import { progressOn, type Progress } from './progress.ts';
 import { localFiles } from './recipe-files.ts';
 import { serve, type Server } from './server.ts';
+import type { TeacherDoor } from './teacher-door.ts';
 
 const usage = 'run [RECIPE.json] --out DIR [--resume]';
 /** What a run leaves in its folder; a folder that holds one of these is no new run's. */
@@ -70,6 +72,7 @@ async function run([recipeArgument]: string[], values: Values, house: House): Pr
     start: { recipe, recipeFile: named, resume, local, hub: hubOf(process.env) },
     recipeFolder,
     outFolder: out,
+    teacher: teacherDoor(recipe, process.env, (line) => progress.line(line)),
     onEvent(event) {
       progress.show(event);
       ending.hear(event);
@@ -106,6 +109,18 @@ function hubOf({ HF_ENDPOINT, HF_TOKEN, MODELSCOPE_ENDPOINT }: NodeJS.ProcessEnv
     ...(MODELSCOPE_ENDPOINT && { modelscope: address(MODELSCOPE_ENDPOINT) }),
     ...(HF_TOKEN && { token: HF_TOKEN }),
   };
+}
+
+/** The key goes to the address that the recipe names: a person is told so before anything does. */
+function teacherDoor(
+  { teacher }: Recipe,
+  environment: NodeJS.ProcessEnv,
+  tell: (line: string) => void,
+): TeacherDoor | undefined {
+  if (teacher.kind !== 'endpoint') return undefined;
+  const key = environment[teacher.api_key_env] || undefined;
+  if (key) tell(`the key in ${teacher.api_key_env} is sent to ${new URL(teacher.url).origin}`);
+  return { url: teacher.url, key };
 }
 
 type Outcome =

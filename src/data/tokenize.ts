@@ -99,6 +99,13 @@ export function tokenizeRow(
   }
 }
 
+/** Positions whose next token counts: what a teacher is asked about. */
+export function countedPositions(labels: Int32Array): number[] {
+  const positions: number[] = [];
+  for (let t = 0; t + 1 < labels.length; t++) if (labels[t + 1] !== -100) positions.push(t);
+  return positions;
+}
+
 function labelled(
   row: Row,
   tokenizer: Tokenizer,

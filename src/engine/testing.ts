@@ -13,21 +13,15 @@ import { sumAll } from './ops/sum-all/sum-all.ts';
 import { plan } from './plan/plan.ts';
 import { Device, type DeviceTensor } from './run/device.ts';
 import { Arena, Program, type HostArray } from './run/program.ts';
+import { noise } from './tune/noise.ts';
+
+export { noise };
 
 let device: Promise<Device> | undefined;
 
 /** One device for all tests of a file. */
 export function testDevice(): Promise<Device> {
   return (device ??= nodeGpu().then((gpu) => Device.create(gpu)));
-}
-
-/** Repeatable numbers in [-1, 1). */
-export function noise(count: number, seed: number): Float32Array {
-  let state = (seed * 2654435761 + 12345) >>> 0;
-  return Float32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
 }
 
 export interface OpInput {

@@ -3,7 +3,16 @@ import { readAdapter } from '../formats/peft.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import { MemorySource } from '../formats/byte-source.ts';
 import { exportModel, type ExportOptions } from './export-model.ts';
-import { hasReference, MemorySink, ort, referenceFolder, referenceLogits, referenceModel } from './export.testing.ts';
+import {
+  fixtureLogits,
+  fixtureModel,
+  hasReference,
+  MemorySink,
+  ort,
+  referenceFolder,
+  referenceLogits,
+  referenceModel,
+} from './export.testing.ts';
 import type { WeightSource } from './merge.ts';
 
 const card = { title: 'tiny', distilled: false };
@@ -21,6 +30,19 @@ async function exported(name: string, options: Partial<ExportOptions> = {}) {
   });
   return { sink, done };
 }
+
+it('writes soft-capped scores and logits so that onnxruntime-web gives PyTorch’s logits of Gemma 2', async () => {
+  const { files } = await exportModel({
+    model: await fixtureModel('gemma2'),
+    dtypes: ['fp32', 'fp16'],
+    card,
+    out: new MemorySink(),
+    ort,
+    reference: await fixtureLogits('gemma2'),
+  });
+  expect(files[0]!.max_logit_difference).toBeLessThan(2e-6);
+  expect(files[1]!.max_logit_difference).toBeLessThan(5e-3);
+});
 
 describe.skipIf(!hasReference('llama'))('exportModel', () => {
   it('writes every dtype so that onnxruntime-web gives the reference’s logits: whole, cached, padded', async () => {

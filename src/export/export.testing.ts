@@ -28,6 +28,25 @@ export function referenceModel(name: string): Promise<Model> {
   return openModel(referenceFolder(name));
 }
 
+const fixtureFile = (name: string): string => `src/models/architectures/${name}.fixture.safetensors`;
+
+/** A decoder of a few thousand numbers that PyTorch judged, with another config where asked. */
+export async function fixtureModel(name: string, more: object = {}): Promise<Model> {
+  const file = fixtureFile(name);
+  const config = JSON.parse((await openSafetensors(await nodeFile(file))).metadata.config!) as object;
+  const folder = textFolder({ 'config.json': JSON.stringify({ ...config, ...more }) });
+  const open = async (path: string) => (path === 'model.safetensors' ? nodeFile(file) : folder.open(path));
+  return openModel({ name, open });
+}
+
+/** Its first row, which has no padding, with PyTorch's logits. */
+export async function fixtureLogits(name: string): Promise<ReferenceSequence[]> {
+  const file = await openSafetensors(await nodeFile(fixtureFile(name)));
+  const [, tokens, vocabulary] = file.tensors.get('base.logits')!.shape as [number, number, number];
+  const input_ids = Array.from((await file.read('input.input_ids')) as Int32Array).slice(0, tokens);
+  return [{ input_ids, logits: (await file.readF32('base.logits')).slice(0, tokens * vocabulary) }];
+}
+
 /** The reference's first row and a shorter beginning of it, with PyTorch's logits. */
 export async function referenceLogits(name: string, variant = ''): Promise<ReferenceSequence[]> {
   const inputs = await openSafetensors(await nodeFile(path.join(shared, name, 'inputs.safetensors')));

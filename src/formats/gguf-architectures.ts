@@ -32,9 +32,18 @@ const decoderBlock = {
   ffn_up: 'mlp.up_proj',
   ffn_down: 'mlp.down_proj',
 };
+const sandwichNorms = {
+  post_attention_norm: 'post_attention_layernorm',
+  ffn_norm: 'pre_feedforward_layernorm',
+  post_ffw_norm: 'post_feedforward_layernorm',
+};
 const headNorms = { attn_q_norm: 'self_attn.q_norm', attn_k_norm: 'self_attn.k_norm' };
 const modelLayers = (i: string) => `model.layers.${i}.`;
 const unchanged = () => undefined;
+const normsPlusOne = (name: string): Change => (/norm\.weight$/.test(name) ? { kind: 'plus one' } : undefined);
+/** The file does not say how scores are scaled: by the head size, but for the 27B of each Gemma, known by its layers. */
+const gemmaScalar = (shared: ReturnType<typeof decoderConfig>, layersOf27B: number): number =>
+  shared.num_hidden_layers === layersOf27B ? shared.hidden_size / shared.num_attention_heads : shared.head_dim;
 
 export const architectures: Readonly<Record<string, Architecture>> = {
   // Llama, Mistral, SmolLM and others of their build.
@@ -110,28 +119,39 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       };
     },
   },
-  gemma3: {
+  gemma2: {
     top: decoderTop,
-    blk: {
-      ...decoderBlock,
-      ...headNorms,
-      post_attention_norm: 'post_attention_layernorm',
-      ffn_norm: 'pre_feedforward_layernorm',
-      post_ffw_norm: 'post_feedforward_layernorm',
-    },
+    blk: { ...decoderBlock, ...sandwichNorms },
     block: modelLayers,
-    change: (name) => (/norm\.weight$/.test(name) ? { kind: 'plus one' } : undefined),
+    change: normsPlusOne,
     config(values, file) {
       const shared = decoderConfig(values, file);
-      // The file does not say how scores are scaled: by the head size, but for the 27B (62 layers).
-      const scalar =
-        shared.num_hidden_layers === 62 ? shared.hidden_size / shared.num_attention_heads : shared.head_dim;
+      return {
+        architectures: ['Gemma2ForCausalLM'],
+        model_type: 'gemma2',
+        ...shared,
+        hidden_activation: 'gelu_pytorch_tanh',
+        query_pre_attn_scalar: gemmaScalar(shared, 46),
+        sliding_window: values.count('attention.sliding_window', 4096),
+        attention_bias: false,
+        attn_logit_softcapping: values.number('attn_logit_softcapping', 50),
+        final_logit_softcapping: values.number('final_logit_softcapping', 30),
+      };
+    },
+  },
+  gemma3: {
+    top: decoderTop,
+    blk: { ...decoderBlock, ...headNorms, ...sandwichNorms },
+    block: modelLayers,
+    change: normsPlusOne,
+    config(values, file) {
+      const shared = decoderConfig(values, file);
       return {
         architectures: ['Gemma3ForCausalLM'],
         model_type: 'gemma3_text',
         ...shared,
         hidden_activation: 'gelu_pytorch_tanh',
-        query_pre_attn_scalar: scalar,
+        query_pre_attn_scalar: gemmaScalar(shared, 62),
         sliding_window: values.count('attention.sliding_window'),
         sliding_window_pattern: 6,
         rope_local_base_freq: 10000,

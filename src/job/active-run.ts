@@ -2,12 +2,13 @@
  * A run that is being worked on: what its steps share. Facts and events go to the shelf and to whoever listens, outputs to
  * the outlet; `breathe` is where a pause or stop takes effect.
  */
-import { Device } from '../engine/run/device.ts';
+import type { Device } from '../engine/run/device.ts';
 import type { Keep } from '../formats/keep.ts';
 import type { Importance } from '../models/importance.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host, LocalFiles, Outlet } from './host.ts';
+import { openKnownDevice } from './known-device.ts';
 import type { JobEvent, MetricsLine, Report, Step } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
 import { Sources } from './sources.ts';
@@ -179,7 +180,7 @@ export class ActiveRun implements RecipeContext {
   }
 
   private async openDevice(): Promise<Device> {
-    const device = await Device.create(this.host.gpu);
+    const device = await openKnownDevice(this.host);
     const { adapter } = device;
     this.emit({ kind: 'adapter', ...adapter });
     const { vendor, architecture, device: model, description, software } = adapter;

@@ -27,6 +27,8 @@ export type BridgeEvent = JobEvent | { readonly kind: 'log'; readonly message: s
 
 export interface Bridge {
   readonly start: BridgeStart;
+  /** Where requests for a teacher's server go, its address appended: the command line sends them on with the key. */
+  readonly teacher: string;
   /** A folder that the recipe names (a value of `start.local`). */
   folder(value: string): FileSource;
   /** A file that the recipe names (a value of `start.local`); undefined where it is a folder or gone. */
@@ -51,6 +53,7 @@ export async function openBridge(token: string): Promise<Bridge> {
   let heard: Promise<unknown> = Promise.resolve();
   return {
     start,
+    teacher: `${base}teacher?to=`,
     folder(value) {
       const at = encodeURIComponent(value);
       return {

@@ -12,6 +12,7 @@ import type { Store } from '../store/store.ts';
 import type { Host, Shelf } from './host.ts';
 import { HUBS, MIRRORS, type HubSettings } from './hub.ts';
 import type { JobEvent } from './protocol.ts';
+import { Reach } from './reach.ts';
 import type { RunFacts } from './run-facts.ts';
 
 /** @param pageAddress the folder that the page lies in, with a slash at its end */
@@ -31,7 +32,9 @@ export async function browserHost(store: Store, pageAddress: string): Promise<Ho
       const { huggingface, modelscope } = settings;
       await putSetting(store, MIRRORS, { huggingface, modelscope });
     },
+    reach: new Reach(),
     shelf: shelfOf(store),
+    remembered: { get: (name) => getSetting(store, name), put: (name, value) => putSetting(store, name, value) },
     async ort() {
       const ort = await import('onnxruntime-web/wasm');
       // Its threads start workers from this bundle's own address, which is this worker.

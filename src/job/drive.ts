@@ -22,8 +22,10 @@ export async function drive(run: ActiveRun): Promise<Report> {
   run.importance = await importanceOf(run, data);
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
-  const { limits, adapter } = device;
-  run.emit({ kind: 'estimate', estimate: await expected(run, data, student, { limits, software: adapter.software }) });
+  const { limits, flopsPerSecond } = device;
+  const { software } = device.adapter;
+  const estimate = await expected(run, data, student, { limits, software, flopsPerSecond });
+  run.emit({ kind: 'estimate', estimate });
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
   await run.step('student', async () => {

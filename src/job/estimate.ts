@@ -8,6 +8,8 @@ import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import { planTraining, type TrainPlan } from '../train/trainer.ts';
 import type { RecipeContext } from './context.ts';
+import type { Host } from './host.ts';
+import { rememberedRate } from './known-device.ts';
 import type { Estimate } from './protocol.ts';
 import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
@@ -16,23 +18,29 @@ import { openStudent, type Student } from './steps/student.ts';
 import { refuseTooLarge } from './steps/too-large.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
 
-/** Float operations a second that training was seen to reach: SwiftShader on two cores, and a laptop's integrated GPU. */
+/**
+ * Float operations a second that training reaches: a share of a matmul's, where that was measured on this device
+ * (docs/kernels.md: 0.82 to 0.95 of a step's own matmuls, which are slower than the one that is measured); what SwiftShader
+ * on two cores and a laptop's integrated GPU were seen to do, where nothing is known yet.
+ */
+const SHARE = 0.7;
 const RATE = { software: 4e9, hardware: 5e11 };
 /** Seconds around the steps: models read, kernels compiled, files written and opened again. */
 const AROUND = { software: 40, hardware: 15 };
 
-/** @param gpu undefined where there is none: the plan is then made for what WebGPU promises everywhere */
-export async function estimateOf(context: RecipeContext, gpu: GPU | undefined): Promise<Estimate> {
+/** Where there is no GPU, the plan is made for what WebGPU promises everywhere. */
+export async function estimateOf(context: RecipeContext, host: Host): Promise<Estimate> {
   const { recipe, sources } = context;
   const tokenizer = await studentTokenizer(context);
   const source = await sources.file('data.source', recipe.data.source);
   const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed);
   const batches = batchesOf(prepared, tokenizer, recipe);
   const student = await openStudent(context);
-  const adapter = await gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });
   return expected(context, { prepared, ...batches }, student, {
     limits: adapter?.limits ?? DEFAULT_LIMITS,
     software: adapter ? isSoftware(adapter) : false,
+    flopsPerSecond: adapter ? await rememberedRate(host, adapter.info) : undefined,
   });
 }
 
@@ -41,13 +49,14 @@ export async function expected(
   context: RecipeContext,
   data: Pick<RunData, 'prepared' | 'train' | 'eval'>,
   student: Student,
-  device: { limits: Parameters<typeof planTraining>[0]; software: boolean },
+  device: { limits: Parameters<typeof planTraining>[0]; software: boolean; flopsPerSecond?: number },
 ): Promise<Estimate> {
   const { recipe } = context;
   const { prepared } = data;
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
-  for (const model of teacher ? [student.model, teacher] : [student.model]) refuseTooLarge(model, device.limits);
+  refuseTooLarge(student.model, device.limits, 'student');
+  if (teacher) refuseTooLarge(teacher, device.limits, 'teacher');
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
   const plan = planTraining(
     device.limits,
@@ -60,9 +69,10 @@ export async function expected(
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';
-  const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / RATE[kind];
+  const rate = device.flopsPerSecond ? SHARE * device.flopsPerSecond : RATE[kind];
+  const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / rate;
   const teacherParameters = teacher && countParameters(teacher.parameters);
-  const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / RATE[kind] : 0;
+  const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / rate : 0;
   const cache_bytes = distils ? cacheBytes(prepared, recipe) : 0;
   return {
     gpu_bytes: Math.max(plan.total_bytes, 4 * (teacherParameters ?? 0)),

@@ -6,6 +6,7 @@ import type { OrtModule } from '../export/verify/session.ts';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import type { Keep } from '../formats/keep.ts';
 import type { HubSettings } from './hub.ts';
+import type { Reach } from './reach.ts';
 import type { RunFacts } from './run-facts.ts';
 import type { JobEvent } from './protocol.ts';
 
@@ -20,7 +21,11 @@ export interface Host {
   readonly hub: HubSettings;
   /** From now on; addresses are kept, a token is not. */
   useHub(settings: HubSettings): Promise<void>;
+  /** How the servers of teachers are reached. */
+  readonly reach: Reach;
   readonly shelf: Shelf;
+  /** Small things that outlive a run; plain data. */
+  readonly remembered: { get(name: string): Promise<unknown>; put(name: string, value: unknown): Promise<void> };
   /** ONNX Runtime, loaded when a file is opened again. */
   ort(): Promise<OrtModule>;
   now(): Date;

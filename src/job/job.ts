@@ -30,12 +30,14 @@ import type {
   OpenedToken,
   Preview,
   RunSummary,
+  TeacherTried,
   TokenChoice,
 } from './protocol.ts';
 import { newRun, summaryOf } from './run-facts.ts';
 import { Sources } from './sources.ts';
 import { Talk } from './talk.ts';
 import { retold } from './told.ts';
+import { tryTeacher } from './try-teacher.ts';
 import { work } from './work.ts';
 
 /** What errors call a recipe that was made in the page. */
@@ -123,7 +125,7 @@ export class Job implements JobApi {
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {
-    return estimateOf(await this.context(recipe, files, like), (await this.host).gpu);
+    return estimateOf(await this.context(recipe, files, like), await this.host);
   }
 
   async run(id: string, onEvent: (event: JobEvent) => void): Promise<void> {
@@ -157,6 +159,7 @@ export class Job implements JobApi {
     this.bridge = await openBridge(token);
     const host = await this.host;
     await host.useHub({ ...host.hub, ...this.bridge.start.hub });
+    host.reach.door = this.bridge.teacher;
     return summaryOf(await headlessRun(host, this.bridge.start), 0);
   }
 
@@ -164,6 +167,14 @@ export class Job implements JobApi {
     const host = await this.host;
     if (settings) await host.useHub(checked(settings));
     return host.hub;
+  }
+
+  async teacherKey(url: string, key: string): Promise<void> {
+    (await this.host).reach.useKey(url, key);
+  }
+
+  async tryTeacher(url: string, model: string): Promise<TeacherTried> {
+    return tryTeacher({ url, model }, (await this.host).reach.of(url));
   }
 
   async bench(suites: readonly Suite[], onResult: (result: BenchResult) => void): Promise<BenchReport> {

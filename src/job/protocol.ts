@@ -8,6 +8,7 @@
 import type { BenchReport, BenchResult, Suite } from './bench/protocol.ts';
 import type { HubSettings } from './hub.ts';
 import type { Recipe, RecipeInput } from '../recipe/schema.ts';
+import type { FaultKind } from '../teacher/endpoint/server.ts';
 
 export const STEPS = ['data', 'teacher', 'student', 'train', 'evaluate', 'export'] as const;
 export type Step = (typeof STEPS)[number];
@@ -222,6 +223,12 @@ export interface OpenedToken {
   readonly choices: readonly TokenChoice[];
 }
 
+/** What trying a teacher's server told. */
+export type TeacherTried =
+  /** How it says what it thinks of a text; absent where it only writes answers. */
+  | { readonly answers: true; readonly logprobs?: 'vLLM' | 'SGLang' | 'llama.cpp' }
+  | { readonly answers: false; readonly fault: FaultKind; readonly message: string };
+
 /** The worker's face. Every method may reject with an InputError's or EngineError's words. */
 export interface JobApi {
   /** Keeps a new run with what it needs; starts nothing. `like`: a kept run whose files serve where `files` has none. */
@@ -260,6 +267,10 @@ export interface JobApi {
   openAnswer(runId: string, messages: ChatMessage[], answer: string): Promise<OpenedToken[]>;
   /** Where names of models lead; given settings hold from now on: their addresses are kept, a token is not. */
   hub(settings?: HubSettings): Promise<HubSettings>;
+  /** The key of a teacher's server, for this visit; empty takes it away. */
+  teacherKey(url: string, key: string): Promise<void>;
+  /** Whether a teacher's server answers, knows the model and says what it thinks. */
+  tryTeacher(url: string, model: string): Promise<TeacherTried>;
   /** Takes the run that the command line asks for (`#/run?bridge=TOKEN`); `run` then works on it, there and here. */
   headless(token: string): Promise<RunSummary>;
   /** Measures this device; `onResult` hears each figure as it is there. Refused while a run is on. */

@@ -2,7 +2,7 @@
  * Talking to the models of a run: teacher, student as it started, student as it is now. Models stay on the device until
  * another run is talked to or a run begins.
  */
-import { Device } from '../engine/run/device.ts';
+import type { Device } from '../engine/run/device.ts';
 import { InputError } from '../formats/input-error.ts';
 import { Generator } from '../models/generate.ts';
 import type { Model } from '../models/model.ts';
@@ -10,6 +10,7 @@ import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
 import { Checkpoints } from './checkpoints.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
+import { openKnownDevice } from './known-device.ts';
 import { keptFiles } from './local-files.ts';
 import { choicesOf, likely, openedTokens, type Likely } from './opened.ts';
 import type { ChatMessage, GenerateSettings, OpenedToken, TokenChoice } from './protocol.ts';
@@ -131,7 +132,7 @@ export class Talk {
     const context = { recipe, recipeFile: recipe_file, sources: new Sources(host, local, recipe_file) };
     const folder = await context.sources.model('student.model', recipe.student.model, recipe.student.revision);
     const tokenizer = await loadTokenizer(folder);
-    return { runId: id, context, tokenizer, device: await Device.create(host.gpu), speakers: new Map() };
+    return { runId: id, context, tokenizer, device: await openKnownDevice(host), speakers: new Map() };
   }
 
   private speaker(room: Room, facts: RunFacts, who: Who): Promise<Speaker> {

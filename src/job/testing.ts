@@ -8,6 +8,7 @@ import type { RecipeInput } from '../recipe/schema.ts';
 import { ActiveRun } from './active-run.ts';
 import type { Host, LocalFiles, Outlet, RunShelf, Shelf, WritableFolder } from './host.ts';
 import type { JobEvent } from './protocol.ts';
+import { Reach } from './reach.ts';
 import { newRun, type RunFacts } from './run-facts.ts';
 import { work } from './work.ts';
 
@@ -95,7 +96,10 @@ export function diskFiles(root: string): LocalFiles {
   };
 }
 
-export async function memoryHost(): Promise<MemoryHost> {
+/** What the hosts of a test file know of the device: the self-test is made once. */
+const REMEMBERED = new Map<string, unknown>();
+
+export async function memoryHost(remembered = REMEMBERED): Promise<MemoryHost> {
   const gpu = await nodeGpu();
   const devices: GPUDevice[] = [];
   const watched = {
@@ -119,7 +123,12 @@ export async function memoryHost(): Promise<MemoryHost> {
     bundled: 'http://127.0.0.1:9/',
     hub: { huggingface: 'http://127.0.0.1:9', modelscope: 'http://127.0.0.1:9' },
     useHub: () => Promise.resolve(),
+    reach: new Reach(),
     shelf: new MemoryShelf(),
+    remembered: {
+      get: async (name) => structuredClone(remembered.get(name)),
+      put: async (name, value) => void remembered.set(name, structuredClone(value)),
+    },
     devices,
     ort: async () => {
       const ort = await import('onnxruntime-web');

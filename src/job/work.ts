@@ -6,6 +6,7 @@
 import { EngineError } from '../engine/errors.ts';
 import { InputError } from '../formats/input-error.ts';
 import { DiskFull } from '../store/faults.ts';
+import { ServerFault } from '../teacher/endpoint/server.ts';
 import { Interrupted, type ActiveRun } from './active-run.ts';
 import { drive } from './drive.ts';
 import type { JobEvent } from './protocol.ts';
@@ -72,5 +73,6 @@ async function end(run: ActiveRun, error: unknown): Promise<void> {
     if (!(noting instanceof DiskFull)) throw noting;
   }
   run.emit(last);
-  if (last.kind === 'error' && !last.input && !(error instanceof EngineError)) console.error(error);
+  const isTold = error instanceof EngineError || error instanceof ServerFault;
+  if (last.kind === 'error' && !last.input && !isTold) console.error(error);
 }

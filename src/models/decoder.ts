@@ -23,6 +23,7 @@ import {
   rotary,
   scale,
   siluMul,
+  softcap,
   split,
   type ActivationName,
 } from '../engine/ops/index.ts';
@@ -79,6 +80,9 @@ export interface DecoderOptions {
   readonly conv1d?: boolean;
   /** Multiplies q·k in layer i; 1/√head_dim where absent. */
   readonly attention_scale?: (layer: number) => number;
+  /** Bounds the scores, and the logits, by cap · tanh(x / cap); unbounded where absent. */
+  readonly attn_logit_softcapping?: number;
+  readonly final_logit_softcapping?: number;
   /** Weights that the device holds packed, by hub name (held.ts); f32 where absent. */
   readonly held?: ReadonlyMap<string, PackedDType>;
 }
@@ -189,7 +193,15 @@ export function decoder(
       v,
       inputs.query_segments,
       inputs.key_segments,
-      { heads, kv_heads: kvHeads, head_dim: D, scale: factor, causal: true, window },
+      {
+        heads,
+        kv_heads: kvHeads,
+        head_dim: D,
+        scale: factor,
+        causal: true,
+        window,
+        softcap: options.attn_logit_softcapping,
+      },
       cache?.past_length,
     );
     return linear(`${path}.${names.attention_output}`, out!, H, options.output_bias);
@@ -239,6 +251,12 @@ export function decoder(
   states[states.length - 1] = hidden;
   const head = options.tie_word_embeddings ? embeddings : table('lm_head');
   return { hidden, hidden_states: states, head, present };
+}
+
+/** Whole logits, f32 [..., vocab]: what decodes and what is compared; training never has them (`linearLoss`). */
+export function logitsOf({ final_logit_softcapping: cap }: DecoderOptions, hidden: Value, head: Value): Value {
+  const logits = matmul(hidden, head, { transB: true });
+  return cap === undefined ? logits : softcap(logits, cap);
 }
 
 /** The weight that gives the logits: the embedding where they are tied. */

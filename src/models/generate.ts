@@ -4,11 +4,11 @@
  */
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
-import { lastRow, matmul } from '../engine/ops/index.ts';
+import { lastRow } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
-import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { decoder, logitsOf, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { pickToken, type Sampling } from './sampling.ts';
 
 export interface GenerateOptions extends Sampling {
@@ -154,6 +154,6 @@ function nextTokenGraph(
     },
     { adapter },
   );
-  graph.output('logits', matmul(lastRow(hidden), head, { transB: true }));
+  graph.output('logits', logitsOf(options, lastRow(hidden), head));
   return graph;
 }

@@ -3,9 +3,8 @@
  * `[tokens × vocabulary]` never exists).
  */
 import { Graph } from '../engine/graph/graph.ts';
-import { matmul } from '../engine/ops/index.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import { decoder, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { decoder, logitsOf, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { runPadded, shapeOf } from './padded-sequences.ts';
 
 export interface SequenceLogits {
@@ -46,7 +45,7 @@ export async function sequenceLogits(
     key_segments: segments,
   };
   const { hidden, head } = decoder(graph, options, inputs, { adapter });
-  graph.output('logits', matmul(hidden, head, { transB: true }));
+  graph.output('logits', logitsOf(options, hidden, head));
   const outputs = await runPadded(device, graph, tensors, sequences, { position_ids: (at) => at });
   const logits = outputs.get('logits') as Float32Array<ArrayBuffer>;
   const width = length * options.vocab_size;

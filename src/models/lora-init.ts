@@ -87,6 +87,7 @@ const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
   mistral: ['q_proj', 'v_proj'],
   qwen2: ['q_proj', 'v_proj'],
   qwen3: ['q_proj', 'v_proj'],
+  gemma2: ['q_proj', 'v_proj'],
   gemma3_text: ['q_proj', 'v_proj'],
   phi3: ['qkv_proj'],
   gpt2: ['c_attn'],

@@ -51,11 +51,17 @@ export const PHI3_NAMES: DecoderNames = {
   up: 'mlp.gate_up_proj',
 };
 
-export const GEMMA3_NAMES: DecoderNames = {
-  ...QWEN3_NAMES,
+export const GEMMA2_NAMES: DecoderNames = {
+  ...LLAMA_NAMES,
   after_attention_norm: 'post_attention_layernorm',
   mlp_norm: 'pre_feedforward_layernorm',
   after_mlp_norm: 'post_feedforward_layernorm',
+};
+
+export const GEMMA3_NAMES: DecoderNames = {
+  ...GEMMA2_NAMES,
+  query_norm: 'self_attn.q_norm',
+  key_norm: 'self_attn.k_norm',
 };
 
 export const GPT2_NAMES: DecoderNames = {

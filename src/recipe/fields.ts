@@ -97,6 +97,8 @@ function allowedWords(outer: Any): string {
   const words = (): string => {
     switch (core.type) {
       case 'string': {
+        const form = steps.find((step) => step.type === 'regex')?.requirement;
+        if (form !== undefined) return schema.FORMS.get(form as RegExp)!;
         const most = steps.find((step) => step.type === 'max_length')?.requirement;
         return most === undefined ? 'a text that is not empty' : `a text of 1 to ${String(most)} characters`;
       }

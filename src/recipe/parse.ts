@@ -86,6 +86,13 @@ function refuseContradictions(recipe: Recipe, file: string): void {
       'a teacher of kind "engine", whose weights can be cut, or "student"',
     );
   }
+  if (teacher.kind === 'endpoint' && distill.objective !== 'none' && distill.temperature !== 1) {
+    refuse(
+      'distill.temperature',
+      `is ${distill.temperature}, and a teacher behind a server gives probabilities at 1 alone`,
+      '1, or a teacher of kind "engine"',
+    );
+  }
   if (distill.objective === 'reverse_kl' || distill.objective === 'jsd') {
     if (distill.tail === 'ignore' || distill.tail === 'sampling') {
       refuse(

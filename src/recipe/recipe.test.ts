@@ -205,6 +205,21 @@ describe('parseRecipe', () => {
       'r.json: training.load_best_model_at_end: is true though save_steps 10 is not a multiple of eval_steps 7: save_steps that is a multiple of eval_steps',
     ],
     [
+      'another temperature than 1 of a server',
+      { ...least, teacher: { kind: 'endpoint', url: 'http://localhost:8000', model: 'm' } },
+      'r.json: distill.temperature: is 2, and a teacher behind a server gives probabilities at 1 alone: 1, or a teacher of kind "engine"',
+    ],
+    [
+      'a key in an address',
+      { ...least, teacher: { kind: 'endpoint', url: 'http://me:secret@localhost:8000', model: 'm' } },
+      'r.json: teacher.url: is "http://me:secret@localhost:8000" (a text): an address that begins with http:// or https://, without a key or a query in it',
+    ],
+    [
+      'another secret of the environment',
+      { ...least, teacher: { kind: 'endpoint', url: 'http://x', model: 'm', api_key_env: 'AWS_SECRET_ACCESS_KEY' } },
+      'r.json: teacher.api_key_env: is "AWS_SECRET_ACCESS_KEY" (a text): the name of an environment variable that ends with API_KEY',
+    ],
+    [
       'what is not built',
       { ...least, training: { fp16: true } },
       'r.json: training.fp16: true is not built yet: false',

@@ -38,8 +38,18 @@ const oneOf = <const T extends readonly string[]>(about: string, options: T) =>
   v.pipe(v.picklist(options), v.description(about));
 const listOf = <T extends v.GenericSchema>(about: string, item: T) => v.pipe(v.array(item), v.description(about));
 
+const ADDRESS = /^https?:\/\/[^\s/?#@]+(\/[^\s?#@]*)?$/;
+/** So that no recipe of a stranger gets at another secret of the environment. */
+const KEY_NAME = /^([A-Z0-9]+_)*API_KEY$/;
+
 /** What a stepCount allows, in words; fields.ts repeats it in errors and docs. */
 export const STEP_COUNT = 'a whole number of steps, or less than 1 for a share of all steps';
+
+/** What a text of this form is called, in errors and docs. */
+export const FORMS: ReadonlyMap<RegExp, string> = new Map([
+  [ADDRESS, 'an address that begins with http:// or https://, without a key or a query in it'],
+  [KEY_NAME, 'the name of an environment variable that ends with API_KEY'],
+]);
 
 /** A whole number of steps, or below 1 that share of the run's steps, as transformers reads it. */
 const stepCount = (about: string, limits: Limits = { above: 0 }) =>
@@ -105,7 +115,9 @@ export const student = v.strictObject({
   ),
 });
 
-const teacherModel = text('The teacher: a hub name, a path relative to the recipe, bundled:NAME, or a URL.');
+const teacherModel = text(
+  'The teacher: a hub name, a path relative to the recipe, bundled:NAME, or a URL; behind a server its name there.',
+);
 const teacherRevision = text('Branch, tag or commit of the teacher on the hub.');
 
 export const teacher = v.variant('kind', [
@@ -125,9 +137,29 @@ export const teacher = v.variant('kind', [
     ),
   }),
   v.strictObject({
-    kind: v.pipe(v.literal('endpoint'), v.description('The teacher answers over HTTP (an OpenAI-like server).')),
-    url: text('Address of the server, with its port; keys are asked for in the page and never stand in a recipe.'),
-    model: text('The model’s name as that server knows it.'),
+    kind: v.pipe(
+      v.literal('endpoint'),
+      v.description(
+        'The teacher answers over HTTP: log probabilities at temperature 1 from vLLM, SGLang or llama.cpp.',
+      ),
+    ),
+    url: v.pipe(
+      v.string(),
+      v.regex(ADDRESS),
+      v.description(
+        'Address of the server, with its port; keys are asked for in the page and never stand in a recipe.',
+      ),
+    ),
+    model: teacherModel,
+    api_key_env: v.optional(
+      v.pipe(
+        v.string(),
+        v.regex(KEY_NAME),
+        v.description('Where the command line finds the server’s key; the page asks for it.'),
+      ),
+      'OPENAI_API_KEY',
+    ),
+    num_concurrent: v.optional(integer('Requests under way at a time.', { min: 1, max: 256 }), 4),
   }),
   v.strictObject({
     kind: v.pipe(v.literal('cache'), v.description('The teacher’s logits were cached before.')),
@@ -284,10 +316,11 @@ export const training = v.strictObject({
     0,
   ),
   optim: v.optional(
-    oneOf('The optimiser; adafactor and adamw_8bit keep less beside each weight.', [
+    oneOf('The optimiser; adafactor and adamw_8bit keep less beside each weight; sgd_momentum takes adam_beta1.', [
       'adamw_torch',
       'adamw_torch_fused',
       'sgd',
+      'sgd_momentum',
       'lion_32bit',
       'adafactor',
       'adamw_8bit',

@@ -95,7 +95,11 @@ export class EngineTeacher {
       },
       { adapter: this.choice.adapter },
     );
-    const top = linearTopk(hidden, head, { k: this.choice.k, temperatures: this.choice.temperatures });
+    const top = linearTopk(hidden, head, {
+      k: this.choice.k,
+      temperatures: this.choice.temperatures,
+      softcap: this.options.final_logit_softcapping,
+    });
     graph.output('ids', top.ids);
     graph.output('logits', top.logits);
     graph.output('log_z', top.log_z);

@@ -16,7 +16,7 @@ const TRAINABLES: Trainable[] = [
   { name: 'model.embed_tokens.weight', shape: [70, 64], decay: true },
   { name: 'a.bias', shape: [33], decay: false },
 ];
-const OPTIMS: Optim[] = ['adamw_torch', 'sgd', 'lion_32bit', 'adafactor', 'adamw_8bit'];
+const OPTIMS: Optim[] = ['adamw_torch', 'sgd', 'sgd_momentum', 'lion_32bit', 'adafactor', 'adamw_8bit'];
 const arenas: Arena[] = [];
 afterAll(() => arenas.forEach((arena) => arena.free()));
 

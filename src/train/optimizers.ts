@@ -5,9 +5,16 @@
 import { bytesOf, sizeOf, type Shape, type TensorType, type Value } from '../engine/graph/types.ts';
 import { adafactor, adamw, adamw8bit, lion, sgd, statesOf8bit } from '../engine/ops/index.ts';
 
-/** `sgd` is torch's without momentum, as transformers starts it where optim_args is not given. */
+/** `sgd` is torch's without momentum, as transformers starts it; `sgd_momentum` takes adam_beta1 for it. */
 export type Optim =
-  'adamw_torch' | 'adamw_torch_fused' | 'sgd' | 'lion_32bit' | 'adafactor' | 'adamw_8bit' | 'adamw_bnb_8bit';
+  | 'adamw_torch'
+  | 'adamw_torch_fused'
+  | 'sgd'
+  | 'sgd_momentum'
+  | 'lion_32bit'
+  | 'adafactor'
+  | 'adamw_8bit'
+  | 'adamw_bnb_8bit';
 
 /** What is updated at once: a tensor by its hub name, or a shard by its number. */
 export interface Unit {
@@ -57,7 +64,16 @@ const ADAMW_8BIT: Optimizer = {
 const OPTIMIZERS: Readonly<Record<Optim, Optimizer>> = {
   adamw_torch: ADAMW,
   adamw_torch_fused: ADAMW,
-  sgd: { perTensor: false, states: () => ({}), update: (parameter, _, ...rest) => void sgd(parameter, ...rest) },
+  sgd: {
+    perTensor: false,
+    states: () => ({}),
+    update: (parameter, _, ...rest) => void sgd(parameter, undefined, ...rest),
+  },
+  sgd_momentum: {
+    perTensor: false,
+    states: ({ shape }) => ({ m: f32(shape) }),
+    update: (parameter, { m }, ...rest) => void sgd(parameter, m!, ...rest),
+  },
   lion_32bit: {
     perTensor: false,
     states: ({ shape }) => ({ m: f32(shape) }),

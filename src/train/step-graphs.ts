@@ -152,6 +152,7 @@ function forward(
       beta: objective.beta,
       skew: objective.skew,
       label_smoothing: objective.label_smoothing_factor,
+      softcap: model.options.final_logit_softcapping,
       hiddenGradient: training,
       weightGradient:
         training && (model.trainable(headName(model.options)) || trainsHead(model.options, model.adapter)),

@@ -88,7 +88,7 @@ describe.skipIf(!existsSync(folder))(
       },
     );
 
-    it.each(['adamw_torch', 'sgd', 'lion_32bit', 'adafactor', 'adamw_8bit'] as const)(
+    it.each(['adamw_torch', 'sgd', 'sgd_momentum', 'lion_32bit', 'adafactor', 'adamw_8bit'] as const)(
       'goes on from a checkpoint with the same bits: %s',
       { timeout: 300_000 },
       async (optim) => {

@@ -207,6 +207,27 @@ export const en = {
     summary: (k: number, tail: string) =>
       `The ${k} most likely words of every position are kept; ${tail === 'bucket' ? 'all others count as one' : tail === 'ignore' ? 'the rest is left out' : 'the rest is spread over them'}.`,
   },
+  server: {
+    about:
+      'A model too large for this device may run on another: in a server of your house or school, or a hosted one. It is sent the rows.',
+    key: 'Key of the server',
+    keyAbout: 'If it wants one. It is sent to this address alone and forgotten when this page closes.',
+    try: 'Try the connection',
+    trying: 'Asking…',
+    logprobs: (server: string) =>
+      `It answers, in the way of ${server}, and says how probable each word is: the student can learn from it.`,
+    noLogprobs:
+      'It answers, but does not say how probable the words of a given text are. vLLM, SGLang and llama.cpp’s own server do.',
+    mixed:
+      'Nobody could be reached. This page came over https, and browsers then reach an http address only on this machine, or not at all: give the server https, or open Stillroom from this machine (npm start).',
+    faults: {
+      unreached:
+        'Nobody could be reached at this address. Is the server running, and is the port right? If it runs, it must allow this page (CORS): vLLM with --allowed-origins, llama.cpp with --cors-origins, Ollama with OLLAMA_ORIGINS.',
+      key: 'The server wants a key, or does not accept this one.',
+      model: 'The server answers, but does not know this model. Below it says which it has.',
+      other: 'The server answers, but not as a server of language models does.',
+    },
+  },
   student: {
     title: 'Who learns?',
     about:
@@ -304,6 +325,10 @@ export const en = {
     bridge: 'Driven from the command line; closing this page ends it there.',
     afterDone: 'Talk to it',
     software: 'Without a graphics card a step takes longer; all results are the same.',
+    recomputed:
+      'To need less memory, each layer is computed again on the way back instead of being kept. A step takes about a third longer; the result is the same.',
+    tuned: (kernels: number) =>
+      `${kernels} ${kernels === 1 ? 'computation runs' : 'computations run'} in a way that was measured to be faster on this device; the result is the same.`,
   },
   evaluate: {
     title: 'Did it learn?',

@@ -187,6 +187,24 @@ export const zh: Messages = {
     summary: (k, tail) =>
       `每个位置保留 ${k} 个最可能的词；${tail === 'bucket' ? '其余合并为一个' : tail === 'ignore' ? '其余舍去' : '其余摊到它们上面'}。`,
   },
+  server: {
+    about: '这台设备装不下的模型，可以在别处运行：家里或学校里的服务器，或托管的服务。它会收到这些行。',
+    key: '服务器的密钥',
+    keyAbout: '如果需要的话。它只发给这个地址，关闭本页后就忘掉。',
+    try: '试一试连接',
+    trying: '正在询问……',
+    logprobs: (server) => `它以 ${server} 的方式作答，也说出每个词的概率：学生可以向它学习。`,
+    noLogprobs: '它会作答，但不说给定文本中各个词的概率。vLLM、SGLang 和 llama.cpp 自己的服务器会说。',
+    mixed:
+      '没有连上。本页经 https 而来，浏览器因此只许访问本机上的 http 地址，或完全不许：请给服务器配上 https，或在本机打开 Stillroom（npm start）。',
+    faults: {
+      unreached:
+        '这个地址没有回应。服务器在运行吗？端口对吗？若在运行，它必须允许本页访问（CORS）：vLLM 用 --allowed-origins，llama.cpp 用 --cors-origins，Ollama 用 OLLAMA_ORIGINS。',
+      key: '服务器需要密钥，或者不接受这一个。',
+      model: '服务器有回应，但没有这个模型。下面列出了它有的模型。',
+      other: '服务器有回应，但不像一个语言模型的服务器。',
+    },
+  },
   student: {
     title: '谁来学？',
     about: '较小的模型。它可以就是层数更少的教师，需要的大部分它已经会了。',
@@ -283,6 +301,8 @@ export const zh: Messages = {
     bridge: '由命令行驱动；关闭本页，那边也会结束。',
     afterDone: '和它对话',
     software: '没有显卡，每一步更慢；结果完全一样。',
+    recomputed: '为了少用内存，每一层在反向计算时重新计算，而不是一直保留。每一步大约慢三分之一；结果完全一样。',
+    tuned: (kernels: number) => `有 ${kernels} 种计算改用了在这台设备上实测更快的方式；结果完全一样。`,
   },
   evaluate: {
     title: '它学会了吗？',

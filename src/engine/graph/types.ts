@@ -121,6 +121,21 @@ export interface KernelLimits {
   readonly minStorageBufferOffsetAlignment: number;
   /** Lanes of a subgroup, where the device has subgroup functions and one size of subgroups only. */
   readonly subgroupSize?: number;
+  /** The variant that was found fastest here, by the key of a choice; kernels take their safe one where nothing is known. */
+  readonly tuning?: ReadonlyMap<string, string>;
+  /** Variants that gave wrong numbers on this device; never taken. */
+  readonly refused?: ReadonlySet<string>;
+}
+
+/**
+ * Kernels that compute the same bits in different ways, of which a device runs one fastest. Because the bits are the same, a
+ * run may go on with other choices than it began with.
+ */
+export interface KernelChoice {
+  /** Operation, layout, sizes and dtypes: "matmul NT 512x576x1536 f32". */
+  readonly key: string;
+  /** All of them, the safe one first; each dispatch has the same bindings' operands, in the same order. */
+  variants(): readonly { readonly name: string; readonly dispatch: Dispatch }[];
 }
 
 export interface Binding {
@@ -151,6 +166,8 @@ export interface Dispatch {
   readonly flops?: number;
   /** `code` calls subgroup functions. */
   readonly subgroups?: boolean;
+  /** What else could have been dispatched. */
+  readonly choice?: KernelChoice;
 }
 
 export function sizeOf(shape: Shape): number {

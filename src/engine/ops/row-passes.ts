@@ -15,6 +15,8 @@ export interface RowPasses {
   readonly label: string;
   /** By the names they have in WGSL; `i` indexes them, `c` a vector of the last axis. */
   readonly inputs: Readonly<Record<string, Operand>>;
+  /** What `join` reads by entries of its own. */
+  readonly scalars?: Readonly<Record<string, Operand>>;
   readonly out: Operand;
   /** What a lane keeps: variables, 0.0 at first. */
   readonly partials: readonly string[];
@@ -78,6 +80,7 @@ export function rowPasses(
       label: `${label} ${rows}x${H}`,
       bindings: [
         ...used(passes.write),
+        ...Object.entries(passes.scalars ?? {}).map(([name, operand]) => ({ name, operand, access: 'read' as const })),
         { name: 'partial_results', operand: kept, access: 'read' },
         { name: 'out', operand: passes.out, access: 'write', element },
       ],

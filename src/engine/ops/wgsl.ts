@@ -86,6 +86,20 @@ export function f32(value: number): string {
 }
 
 /**
+ * `fn tanh_of(x: element) -> element` within two roundings everywhere: WGSL allows tanh an absolute error of 1e-5 and some
+ * drivers give NaN from 89 on. A polynomial near 0 (Cephes' tanhf), 1 − 2 / (e^2|x| + 1) beyond.
+ */
+export function tanhWgsl(element: 'f32' | 'vec4<f32>'): string {
+  return `fn tanh_of(x: ${element}) -> ${element} {
+  let z = x * x;
+  let near = x + x * z * ((((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z - 3.33332819422e-1);
+  let far = 1.0 - 2.0 / (exp(2.0 * min(abs(x), ${element}(15.0))) + 1.0);
+  return select(sign(x) * far, near, abs(x) < ${element}(0.625));
+}
+`;
+}
+
+/**
  * A kernel that makes each entry of `out` from the same entry of its operands, four at a time where the size allows.
  * @param expression of `name[i]` of same-sized operands and `name[0]` of `scalars`; must hold for f32 and vec4<f32>
  * @param declarations functions the expression uses; `value` in them stands for the type

@@ -65,7 +65,7 @@ export class Device {
   /** Bytes of all live buffers, staging included, and the most there ever was. */
   liveBytes = 0;
   peakBytes = 0;
-  /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess at first. */
+  /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess until it is known. */
   flopsPerSecond = 2e10;
   /** Rejects when the device is lost. */
   readonly lost: Promise<never>;
@@ -78,13 +78,24 @@ export class Device {
   private constructor(
     readonly gpu: GPUDevice,
     readonly adapter: AdapterDescription,
-    readonly limits: KernelLimits & SizeLimits,
+    private known: KernelLimits & SizeLimits,
   ) {
     this.lost = gpu.lost.then((info) => {
       this.loss = new EngineError('device-lost', info.message);
       throw this.loss;
     });
     this.lost.catch(() => undefined);
+  }
+
+  /** What kernels may count on, with what was found out about the device. */
+  get limits(): KernelLimits & SizeLimits {
+    return this.known;
+  }
+
+  /** Plans made from now on go by what was found out. */
+  learn(what: Pick<KernelLimits, 'tuning' | 'refused'> & { readonly subgroups?: boolean }): void {
+    const { subgroups = true, ...found } = what;
+    this.known = { ...this.known, ...found, ...(!subgroups && { subgroupSize: undefined }) };
   }
 
   /**

@@ -1,13 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { nodeFile } from '../../cli/node-files.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
 import { modelFromGguf } from '../../formats/gguf-model.ts';
 import { openGguf } from '../../formats/gguf.ts';
 import { f16ToF32, f32ToF16 } from '../../formats/half.ts';
-import { openSafetensors } from '../../formats/safetensors.ts';
-import { openModel, type Model } from '../../models/model.ts';
+import type { Model } from '../../models/model.ts';
 import { exportModel, type ExportOptions } from '../export-model.ts';
-import { hasReference, MemorySink, ort, referenceModel, textFolder } from '../export.testing.ts';
+import { fixtureModel, hasReference, MemorySink, ort, referenceModel } from '../export.testing.ts';
 import type { SmallFile } from '../folder.ts';
 import { ggufShape } from './metadata.ts';
 import { modelfile } from './modelfile.ts';
@@ -156,14 +154,6 @@ describe.skipIf(!hasReference('llama'))('rotary scaling', () => {
 });
 
 describe('GGUF of the decoders’ fixtures', () => {
-  /** What PyTorch judged, with another config where asked. */
-  async function fixture(name: string, more: object = {}) {
-    const file = `src/models/architectures/${name}.fixture.safetensors`;
-    const config = JSON.parse((await openSafetensors(await nodeFile(file))).metadata.config!) as object;
-    const folder = textFolder({ 'config.json': JSON.stringify({ ...config, ...more }) });
-    const source = async (path: string) => (path === 'model.safetensors' ? nodeFile(file) : folder.open(path));
-    return openModel({ name, open: source });
-  }
   /** The reader says the same model with the same weights, or the export throws. */
   async function written(model: Model) {
     const { open } = await exported(model.name, { gguf: ['F32', 'Q8_0'] }, model);
@@ -171,13 +161,13 @@ describe('GGUF of the decoders’ fixtures', () => {
   }
 
   it('mistral and qwen3 come back', async () => {
-    expect((await written(await fixture('mistral'))).values.get('llama.attention.sliding_window')).toBe(4);
-    const qwen = await written(await fixture('qwen3', { use_sliding_window: false, layer_types: null }));
+    expect((await written(await fixtureModel('mistral'))).values.get('llama.attention.sliding_window')).toBe(4);
+    const qwen = await written(await fixtureModel('qwen3', { use_sliding_window: false, layer_types: null }));
     expect(qwen.tensors.has('blk.0.attn_q_norm.weight')).toBe(true);
   });
 
   it('phi3 keeps both lists of longrope, its gain, and a part of a head that is turned', async () => {
-    const file = await written(await fixture('phi3'));
+    const file = await written(await fixtureModel('phi3'));
     expect([...(await file.readF32('rope_factors_long.weight'))]).toEqual([1.2, 4].map(Math.fround));
     expect([...(await file.readF32('rope_factors_short.weight'))]).toEqual([1, 1.3].map(Math.fround));
     expect(file.values.get('phi3.rope.dimension_count')).toBe(4);
@@ -189,13 +179,13 @@ describe('GGUF of the decoders’ fixtures', () => {
 
   it('gemma3’s norms lie one higher, and the file is refused where llama.cpp would compute otherwise', async () => {
     const release = { query_pre_attn_scalar: 8, layer_types: ['sliding_attention', 'sliding_attention'] };
-    const model = await fixture('gemma3', release);
+    const model = await fixtureModel('gemma3', release);
     const file = await written(model);
     const norm = await model.weights.readF32('model.layers.0.post_feedforward_layernorm.weight');
     expect(await file.readF32('blk.0.post_ffw_norm.weight')).toEqual(norm.map((weight) => weight + 1));
     expect(file.values.get('gemma3.rope.scaling.factor')).toBe(8);
     const refused = async (more: object) => {
-      const { config, options } = await fixture('gemma3', { ...release, ...more });
+      const { config, options } = await fixtureModel('gemma3', { ...release, ...more });
       return () => ggufShape(config, options, 'm');
     };
     expect(await refused({ query_pre_attn_scalar: 10 })).toThrow('query_pre_attn_scalar');
@@ -206,8 +196,31 @@ describe('GGUF of the decoders’ fixtures', () => {
     );
   });
 
+  it('gemma2 keeps both caps, and is refused where llama.cpp would compute otherwise', async () => {
+    const release = { query_pre_attn_scalar: 8 };
+    const model = await fixtureModel('gemma2', release);
+    const file = await written(model);
+    const norm = await model.weights.readF32('model.layers.1.pre_feedforward_layernorm.weight');
+    expect(await file.readF32('blk.1.ffn_norm.weight')).toEqual(norm.map((weight) => weight + 1));
+    expect(file.values.get('gemma2.attn_logit_softcapping')).toBe(1.5);
+    expect(file.values.get('gemma2.final_logit_softcapping')).toBe(6);
+    const refused = async (more: object) => {
+      const { config, options } = await fixtureModel('gemma2', { ...release, ...more });
+      return () => ggufShape(config, options, 'm');
+    };
+    expect(await refused({ query_pre_attn_scalar: 10 })).toThrow('query_pre_attn_scalar');
+    expect(await refused({ layer_types: ['full_attention', 'full_attention'] })).toThrow('layer_types');
+    expect(await refused({ attn_logit_softcapping: null })).toThrow('attn_logit_softcapping');
+  });
+
+  it('gemma3 keeps the cap of its logits', async () => {
+    const release = { query_pre_attn_scalar: 8, layer_types: ['sliding_attention', 'sliding_attention'] };
+    const file = await written(await fixtureModel('gemma3-capped', release));
+    expect(file.values.get('gemma3.final_logit_softcapping')).toBe(6);
+  });
+
   it('a llama with another activation is refused', async () => {
-    const { config, options } = await fixture('mistral', { hidden_act: 'gelu' });
+    const { config, options } = await fixtureModel('mistral', { hidden_act: 'gelu' });
     expect(() => ggufShape(config, options, 'm')).toThrow('config.json: hidden_act');
   });
 });

@@ -17,6 +17,7 @@ const ARCHITECTURES: Readonly<Record<string, { readonly ggml: string; readonly a
   qwen2: { ggml: 'qwen2', activation: 'silu' },
   qwen3: { ggml: 'qwen3', activation: 'silu' },
   phi3: { ggml: 'phi3', activation: 'silu' },
+  gemma2: { ggml: 'gemma2', activation: 'gelu_pytorch_tanh' },
   gemma3_text: { ggml: 'gemma3', activation: 'gelu_pytorch_tanh' },
   gpt2: { ggml: 'gpt2', activation: 'gelu_pytorch_tanh' },
 };
@@ -62,6 +63,7 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
     count('vocab_size', options.vocab_size);
     return { architecture, entries, ropeFactors: new Map() };
   }
+  if (architecture === 'gemma2') refuseOtherGemma2(options, refuse);
   if (architecture === 'gemma3') refuseOtherGemma3(options, refuse);
   count('attention.head_count_kv', options.num_key_value_heads);
   count('attention.key_length', options.head_dim);
@@ -70,6 +72,9 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
   // phi3 names it always, as the converter does; llama.cpp reads it there and shows every key all the same
   const window = options.sliding_window ?? (architecture === 'phi3' ? 0 : undefined);
   if (window !== undefined) count('attention.sliding_window', window);
+  const { attn_logit_softcapping: scores, final_logit_softcapping: logits } = options;
+  if (scores !== undefined) float('attn_logit_softcapping', scores);
+  if (logits !== undefined) float('final_logit_softcapping', logits);
   count('rope.dimension_count', rotary.dims);
   float('rope.freq_base', rotary.theta);
   count('vocab_size', options.vocab_size);
@@ -115,6 +120,7 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
 /** What a config calls its activation, where it is not `hidden_act`. */
 const ACTIVATION_FIELDS: Readonly<Record<string, string>> = {
   gpt2: 'activation_function',
+  gemma2: 'hidden_activation',
   gemma3_text: 'hidden_activation',
 };
 
@@ -127,19 +133,38 @@ function refuseOtherGpt2({ attention_scale, head_dim }: DecoderOptions, refuse: 
 }
 
 /**
+ * llama.cpp's gemma2 knows the releases (src/models/gemma2.cpp): a window in every second layer, the first one too; scores
+ * over √head size, but for the 27B of 46 layers; both caps, 50 and 30 where the file names none; no biases.
+ */
+function refuseOtherGemma2(options: DecoderOptions, refuse: Refuse): void {
+  refuseOtherGemmaScalar(options, 46, refuse);
+  if (options.sliding_layers?.some((slides, layer) => slides !== (layer % 2 === 0))) {
+    throw refuse('layer_types', 'sliding_attention in every second layer, the first one too');
+  }
+  for (const cap of ['attn_logit_softcapping', 'final_logit_softcapping'] as const) {
+    if (options[cap] === undefined) throw refuse(cap, 'a number');
+  }
+}
+
+/**
  * llama.cpp's gemma3 knows the releases (src/models/gemma3.cpp): a window in five layers of six, turned by 10000 without
  * scaling; scores over √head size, but for the 27B of 62 layers; no biases.
  */
 function refuseOtherGemma3(options: DecoderOptions, refuse: Refuse): void {
-  const { hidden_size, num_attention_heads, num_hidden_layers, head_dim, sliding_rotary } = options;
-  const scalar = num_hidden_layers === 62 ? hidden_size / num_attention_heads : head_dim;
-  if (options.attention_scale?.(0) !== 1 / Math.sqrt(scalar)) throw refuse('query_pre_attn_scalar', String(scalar));
+  const { sliding_rotary } = options;
+  refuseOtherGemmaScalar(options, 62, refuse);
   if (options.sliding_layers?.some((slides, layer) => slides === ((layer + 1) % 6 === 0))) {
     throw refuse('layer_types', 'full_attention in every sixth layer');
   }
   if (sliding_rotary?.theta !== 1e4 || sliding_rotary.scaling.kind !== 'default') {
     throw refuse('rope_local_base_freq', '10000, unscaled');
   }
+}
+
+function refuseOtherGemmaScalar(options: DecoderOptions, layersOf27B: number, refuse: Refuse): void {
+  const { hidden_size, num_attention_heads, num_hidden_layers, head_dim } = options;
+  const scalar = num_hidden_layers === layersOf27B ? hidden_size / num_attention_heads : head_dim;
+  if (options.attention_scale?.(0) !== 1 / Math.sqrt(scalar)) throw refuse('query_pre_attn_scalar', String(scalar));
   if (options.qkv_bias) throw refuse('attention_bias', 'false');
 }
 

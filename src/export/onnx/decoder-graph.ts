@@ -6,8 +6,7 @@
  * (`past_sequence_length`), and what comes out is one piece longer (`present.*`).
  */
 import { Graph } from '../../engine/graph/graph.ts';
-import { matmul } from '../../engine/ops/index.ts';
-import { decoder, type DecoderOptions } from '../../models/decoder.ts';
+import { decoder, logitsOf, type DecoderOptions } from '../../models/decoder.ts';
 import { BATCH, TOKENS, TOTAL } from './sizes.ts';
 
 export function decoderGraph(options: DecoderOptions): Graph {
@@ -30,7 +29,7 @@ export function decoderGraph(options: DecoderOptions): Graph {
       cache: { past_length: graph.input('past_length', [1], 'i32'), key: cache('key'), value: cache('value') },
     },
   );
-  graph.output('logits', matmul(hidden, head, { transB: true }));
+  graph.output('logits', logitsOf(options, hidden, head));
   present.forEach(({ key, value }, layer) => {
     graph.output(`present.${layer}.key`, key);
     graph.output(`present.${layer}.value`, value);

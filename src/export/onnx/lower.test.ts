@@ -17,6 +17,7 @@ import {
   rotary,
   scale,
   siluMul,
+  softcap,
   split,
 } from '../../engine/ops/index.ts';
 import { ACTIVATION_NAMES } from '../../engine/ops/activation/activation.ts';
@@ -87,6 +88,7 @@ describe('each op as ONNX computes what its float64 reference does', () => {
     'add-scaled': (g) => addScaled(x(g, 6), x(g, 6, 'y'), -1.5),
     mul: (g) => mul(x(g, 6), x(g, 6, 'y')),
     scale: (g) => scale(x(g, 6), 0.3),
+    softcap: (g) => softcap(scale(x(g, 6), 9), 3),
     'silu-mul': (g) => siluMul(x(g, 6), x(g, 6, 'y')),
     ...Object.fromEntries(ACTIVATION_NAMES.map((name) => [name, (g: Graph) => activation(x(g, 6), name)])),
     layernorm: (g) => layernorm(x(g, 12), g.parameter('w', [12]), g.parameter('b', [12]), { eps: 1e-5 }),
@@ -151,6 +153,18 @@ describe('each op as ONNX computes what its float64 reference does', () => {
         ));
     }
   }
+
+  it.each<Flavour>(['ort', 'standard'])('attention with soft-capped scores, %s', (flavour) =>
+    judge(
+      (g) => {
+        const segments = g.input('segments', [B, T], 'i32');
+        const attributes = { heads: 6, kv_heads: 2, head_dim: 4, scale: 2, causal: true, window: 3, softcap: 1.5 };
+        return attention(x(g, 24), x(g, 8, 'k'), x(g, 8, 'v'), segments, segments, attributes)[0];
+      },
+      F32,
+      { flavour, ids: { segments: new Array<number>(B * T).fill(1) } },
+    ),
+  );
 
   it('attention that sees both ways', () =>
     judge(

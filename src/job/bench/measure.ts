@@ -4,7 +4,7 @@
  */
 import { Graph } from '../../engine/graph/graph.ts';
 import { sizeOf, type Value } from '../../engine/graph/types.ts';
-import { plan } from '../../engine/plan/plan.ts';
+import { plan, type Plan } from '../../engine/plan/plan.ts';
 import type { Device } from '../../engine/run/device.ts';
 import { Arena, Program, type HostArray } from '../../engine/run/program.ts';
 
@@ -26,14 +26,19 @@ export async function best(round: () => Promise<number>): Promise<number> {
   return least;
 }
 
+/** The plan of a graph whose every value is an output. */
+export function planOf(build: (graph: Graph) => readonly Value[], limits: Device['limits']): Plan {
+  const graph = new Graph();
+  build(graph).forEach((value, i) => graph.output(`out${i}`, value));
+  return plan(graph, limits);
+}
+
 /** Builds a graph whose every value is an output, fills its inputs with noise and times it. */
 export async function timeGraph(
   device: Device,
   build: (graph: Graph) => readonly Value[],
 ): Promise<{ ms: number; flops: number }> {
-  const graph = new Graph();
-  build(graph).forEach((value, i) => graph.output(`out${i}`, value));
-  const ready = plan(graph, device.limits);
+  const ready = planOf(build, device.limits);
   const arena = new Arena(device);
   const program = await Program.create(device, ready, new Map(), arena);
   try {

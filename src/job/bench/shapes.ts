@@ -5,6 +5,8 @@ import { matmul } from '../../engine/ops/index.ts';
 import type { Device, DeviceTensor } from '../../engine/run/device.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
 import { pack } from '../../formats/pack-weights.ts';
+import { gpt2 } from '../../models/architectures/gpt2.ts';
+import { ConfigReader } from '../../models/config.ts';
 import { baseParameters } from '../../models/model.ts';
 import { noise } from './measure.ts';
 
@@ -48,6 +50,11 @@ export const SMOLLM2: DecoderOptions = {
  */
 export const SMOLLM2_SIXTH: DecoderOptions = { ...SMOLLM2, num_hidden_layers: 5, vocab_size: 8192 };
 
+/** A GPT-2 as small as pages train from nothing. */
+export const GPT: DecoderOptions = gpt2(
+  new ConfigReader({ vocab_size: 2000, n_embd: 128, n_layer: 4, n_head: 4, n_positions: 128 }, 'config.json'),
+);
+
 export async function randomWeights(
   device: Device,
   options: DecoderOptions,
@@ -55,8 +62,12 @@ export async function randomWeights(
 ): Promise<Map<string, DeviceTensor>> {
   const tensors = new Map<string, DeviceTensor>();
   for (const [name, shape] of baseParameters(options)) {
-    if (place?.(name, shape)) continue;
     const data = shape.length === 1 ? new Float32Array(sizeOf(shape)).fill(1) : noise(sizeOf(shape), 0.03);
+    const trained = place?.(name, shape);
+    if (trained) {
+      device.write(trained, data);
+      continue;
+    }
     const dtype = options.held?.get(name);
     const values = dtype ? pack(dtype, data) : data;
     tensors.set(name, await device.guarded(() => device.tensor({ shape, dtype: dtype ?? 'f32' }, values)));

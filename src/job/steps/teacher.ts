@@ -4,7 +4,7 @@
  */
 import type { Batch } from '../../data/batch.ts';
 import { Batches, evalBatchSettings } from '../../data/batch.ts';
-import type { TokenizedRow } from '../../data/tokenize.ts';
+import { countedPositions, type TokenizedRow } from '../../data/tokenize.ts';
 import { readAll } from '../../formats/byte-source.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
@@ -22,7 +22,9 @@ import { checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
 import { EngineTeacher, type TeacherLogits } from '../../teacher/capture.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { CacheWriter } from './cache-writer.ts';
 import type { RunData } from './data.ts';
+import { endpointCache } from './endpoint.ts';
 import { hashedWeights } from './hashed-model.ts';
 import { teacherOnDevice } from './device-model.ts';
 import { keepTeacherSamples, sampleQuestions, writeSamples } from './samples.ts';
@@ -30,8 +32,6 @@ import { keepTeacherSamples, sampleQuestions, writeSamples } from './samples.ts'
 type EngineTeacherRecipe = Extract<Teacher, { kind: 'engine' }>;
 
 const WEIGHTS = "teacher's weights";
-/** Rows are written when so many bytes of them, or seconds, have come together. */
-const WRITE = { bytes: 1 << 20, seconds: 5 };
 
 /** undefined where the recipe has no teacher, or its objective needs none. */
 export async function cacheTeacher(run: ActiveRun, data: RunData): Promise<LogitCache | undefined> {
@@ -73,7 +73,6 @@ async function givenCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
 
 async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
   const { recipe, sources } = run;
-  const teacher = recipe.teacher as EngineTeacherRecipe;
   const keep = undamaged(run.keep('cache'));
   const rows = [...data.prepared.train, ...data.prepared.eval];
   const whole = await openCache(keep, { tokenizer_hash: data.tokenizer.hash, dataset_hash: data.prepared.hash });
@@ -81,6 +80,8 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     run.progress('teacher', rows.length, rows.length, 'rows');
     return whole;
   }
+  if (recipe.teacher.kind === 'endpoint') return endpointCache(run, data, rows, keep);
+  const teacher = recipe.teacher as EngineTeacherRecipe;
   const model = await openModel(await sources.model('teacher.model', teacher.model, teacher.revision));
   await refuseOtherVocabulary(model, data.tokenizer);
   const { vocab_size } = model.options;
@@ -145,30 +146,16 @@ async function ask(
     }),
   );
   const begun = cache.rows;
-  const started = run.host.now().getTime();
-  let written = started;
-  let waiting: CacheRow[] = [];
-  let bytes = 0;
+  const writer = new CacheWriter(run, cache, rows.length);
   for (const batch of batches.epoch()) {
     const missing = batch.documents.filter(({ row }) => row >= begun);
     if (missing.length === 0) continue;
     await run.breathe();
     const logits = await engine.logits(batch);
-    for (const { row, at } of missing) waiting.push(cacheRow(rows[row]!, batch, at, logits, cache.header));
-    bytes = waiting.reduce((sum, row) => sum + 4 * (row.ids.length + row.logits.length), 0);
-    const now = run.host.now().getTime();
-    if (bytes >= WRITE.bytes || now - written > 1000 * WRITE.seconds) {
-      await cache.append(waiting);
-      waiting = [];
-      written = now;
-    }
-    const done = cache.rows + waiting.length;
-    const rate = (done - begun) / Math.max(1e-3, (now - started) / 1000);
-    run.progress('teacher', done, rows.length, 'rows', { rate, seconds_left: (rows.length - done) / rate });
+    await writer.add(missing.map(({ row, at }) => cacheRow(rows[row]!, batch, at, logits, cache.header)));
   }
-  if (waiting.length > 0) await cache.append(waiting);
-  const share = (rows.length - begun) / rows.length;
-  return (run.host.now().getTime() - started) / 1000 / share;
+  await writer.flush();
+  return writer.seconds();
 }
 
 /** Of the logits at every place those whose next token counts. */
@@ -179,8 +166,7 @@ function cacheRow(
   logits: TeacherLogits,
   { k, temperatures }: { k: number; temperatures: readonly number[] },
 ): CacheRow {
-  const positions: number[] = [];
-  for (let t = 0; t + 1 < labels.length; t++) if (labels[t + 1] !== -100) positions.push(t);
+  const positions = countedPositions(labels);
   const row: CacheRow = {
     positions: Int32Array.from(positions),
     ids: new Int32Array(positions.length * k),

@@ -21,19 +21,20 @@ const laptop = { maxBufferSize: 4 * 2 ** 30, maxStorageBufferBindingSize: 2 * 2 
 describe('a model too large for the adapter', () => {
   it('is refused by its config, with what would fit', () => {
     const model = { name: 'deepseek-ai/DeepSeek-R1-Distill-Qwen-32B', parameters: baseParameters(R1_32B) };
-    expect(() => refuseTooLarge(model, laptop)).toThrow(
+    expect(() => refuseTooLarge(model, laptop, 'teacher')).toThrow(
       'deepseek-ai/DeepSeek-R1-Distill-Qwen-32B: model.embed_tokens.weight: takes 3.1 GB in one piece (the whole model ' +
-        '130 GB), too much for this graphics adapter: a model whose largest tensor takes at most 2.1 GB',
+        '130 GB), too much for this graphics adapter: a model whose largest tensor takes at most 2.1 GB: ' +
+        'a smaller one, or one with fewer words; or this one behind a server, on a machine that it fits (teacher.kind "endpoint")',
     );
   });
 
   it('is no small one, but where the adapter binds little', () => {
     const model = { name: 'SmolLM2', parameters: baseParameters(SMOLLM2) };
-    expect(() => refuseTooLarge(model, laptop)).not.toThrow();
+    expect(() => refuseTooLarge(model, laptop, 'student')).not.toThrow();
     const least = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 26 };
-    expect(() => refuseTooLarge(model, least)).toThrow('takes 0.11 GB in one piece');
+    expect(() => refuseTooLarge(model, least, 'student')).toThrow('takes 0.11 GB in one piece');
     // held as int8 its embedding is a quarter
     const held = new Map([['model.embed_tokens.weight', 'int8' as const]]);
-    expect(() => refuseTooLarge({ ...model, options: { held } }, least)).not.toThrow();
+    expect(() => refuseTooLarge({ ...model, options: { held } }, least, 'student')).not.toThrow();
   });
 });

@@ -11,6 +11,7 @@ import type { Model } from '../../models/model.ts';
 export function refuseTooLarge(
   model: Pick<Model<ModelOptions>, 'name' | 'parameters'> & { readonly options?: Pick<ModelOptions, 'held'> },
   limits: { readonly maxBufferSize: number; readonly maxStorageBufferBindingSize: number },
+  role: 'teacher' | 'student',
 ): void {
   const most = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
   const bytesIn = (name: string, shape: Shape): number =>
@@ -23,7 +24,10 @@ export function refuseTooLarge(
       model.name,
       name,
       `takes ${gigabytes(bytes)} in one piece (the whole model ${whole}), too much for this graphics adapter`,
-      `a model whose largest tensor takes at most ${gigabytes(most)}: a smaller one, or one with fewer words`,
+      `a model whose largest tensor takes at most ${gigabytes(most)}: a smaller one, or one with fewer words` +
+        (role === 'teacher'
+          ? '; or this one behind a server, on a machine that it fits (teacher.kind "endpoint")'
+          : ''),
     );
   }
 }

@@ -13,9 +13,10 @@ import { loadParameters } from '../../models/on-device.ts';
 import { totalSteps, warmupSteps } from '../../recipe/derived.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { BatchShape, Objective } from '../../train/step-graphs.ts';
-import { Trainer, type TrainerSetup } from '../../train/trainer.ts';
+import { planTraining, Trainer, type TrainerSetup } from '../../train/trainer.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { Checkpoints } from '../checkpoints.ts';
+import { tuneFor } from '../known-device.ts';
 import type { RunData } from './data.ts';
 import { hashedWeights } from './hashed-model.ts';
 import { sampleQuestions, teacherSamples, writeSamples } from './samples.ts';
@@ -141,6 +142,22 @@ async function makeTrainer(
 ): Promise<Trainer> {
   const shapes = shapesOf(data, run.recipe);
   const setup = trainerSetup(run.recipe, student, objective, total_steps);
+  const { plans, flops } = planTraining(
+    device.limits,
+    setup.model,
+    objective,
+    shapes.train,
+    setup.optimizer.optim,
+    setup.gradient_checkpointing,
+  );
+  const all = flops * total_steps * run.recipe.training.gradient_accumulation_steps;
+  const tuned = await tuneFor(
+    run.host,
+    device,
+    plans.map(({ plan }) => plan),
+    all,
+  );
+  if (tuned > 0) run.emit({ kind: 'fact', step: 'train', facts: { tuned } });
   const { model, digest } = await hashedWeights(student.model);
   const trainer = await Trainer.create(
     { device, ...setup, trainShapes: shapes.train, evalShapes: shapes.eval },

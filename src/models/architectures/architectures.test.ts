@@ -147,6 +147,26 @@ describe('sliding windows', () => {
   });
 });
 
+describe('gemma2', () => {
+  const gemma = { ...LLAMA, model_type: 'gemma2', head_dim: 8, query_pre_attn_scalar: 16 };
+  it('caps scores and logits, by 50 and 30 where a config says nothing, not at all where it says null', () => {
+    const caps = (more: object) => {
+      const options = readArchitecture({ ...gemma, ...more }, 'config.json');
+      return [options.attn_logit_softcapping, options.final_logit_softcapping];
+    };
+    expect(caps({})).toEqual([50, 30]);
+    expect(caps({ attn_logit_softcapping: null, final_logit_softcapping: 20 })).toEqual([undefined, 20]);
+    expect(refused({ ...gemma, final_logit_softcapping: 0 })).toMatch(/final_logit_softcapping/);
+  });
+  it('has a window in every second layer, the first one too, and one rotary', () => {
+    const options = readArchitecture(gemma, 'config.json');
+    expect(options.sliding_layers).toEqual([true, false, true]);
+    expect(options.sliding_rotary).toBeUndefined();
+    expect(options.attention_scale!(0)).toBe(0.25);
+    expect(options.head_norm).toBeUndefined();
+  });
+});
+
 describe('gemma3', () => {
   it('is read out of the config that wraps it, with the older spelling of its two rotaries', () => {
     const text = { ...LLAMA, model_type: undefined, head_dim: 8, rope_scaling: { rope_type: 'linear', factor: 8 } };
@@ -158,9 +178,11 @@ describe('gemma3', () => {
     expect(options.sliding_rotary).toEqual({ theta: 1e4, dims: 8, scaling: { kind: 'default' } });
     expect(options).toMatchObject({ norm_offset: 1, tie_word_embeddings: true, embedding_scale: 4 });
   });
-  it('refuses soft caps and sight in both directions', () => {
+  it('caps logits, and refuses what transformers’ Gemma 3 does not compute: capped scores, sight in both directions', () => {
     const gemma = { ...LLAMA, model_type: 'gemma3_text', head_dim: 8 };
-    expect(refused({ ...gemma, final_logit_softcapping: 30 })).toMatch(/final_logit_softcapping: 30/);
+    const capped = readArchitecture({ ...gemma, final_logit_softcapping: 30 }, 'config.json');
+    expect(capped.final_logit_softcapping).toBe(30);
+    expect(refused({ ...gemma, attn_logit_softcapping: 50 })).toMatch(/attn_logit_softcapping: 50/);
     expect(refused({ ...gemma, use_bidirectional_attention: true })).toMatch(/use_bidirectional_attention/);
   });
 });

@@ -8,14 +8,17 @@ import { readFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { gradients } from '../../engine/graph/autodiff.ts';
 import { Graph } from '../../engine/graph/graph.ts';
-import { linearLoss, matmul } from '../../engine/ops/index.ts';
+import { linearLoss } from '../../engine/ops/index.ts';
 import { plan } from '../../engine/plan/plan.ts';
 import { Arena, Program, type HostArray } from '../../engine/run/program.ts';
 import { expectClose, testDevice } from '../../engine/testing.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
 import { parseAdapterConfig } from '../../formats/peft.ts';
 import { openSafetensors } from '../../formats/safetensors.ts';
-import { decoder, trainsHead } from '../decoder.ts';
+import { decoder, logitsOf, trainsHead } from '../decoder.ts';
+import { Generator } from '../generate.ts';
+import { sequenceLogits } from '../logits.ts';
+import { pickToken } from '../sampling.ts';
 import { readArchitecture } from './index.ts';
 
 const TOLERANCE = 2e-4;
@@ -52,7 +55,7 @@ async function computed(
     },
     adapted ? { adapter: { settings: adapter, trainable: true } } : { trainable: () => true },
   );
-  graph.output('logits', matmul(hidden, head, { transB: true }));
+  graph.output('logits', logitsOf(options, hidden, head));
   if (!adapted) hidden_states.forEach((value, i) => graph.output(`hidden.${i}`, value));
   const { loss } = linearLoss(hidden, head, ids('targets'), graph.input('token_scale', [1]), {
     objective: 'none',
@@ -60,6 +63,7 @@ async function computed(
     alpha: 0,
     tail: 'ignore',
     label_smoothing: 0,
+    softcap: options.final_logit_softcapping,
     hiddenGradient: true,
     weightGradient: !adapted || trainsHead(options, { settings: adapter, trainable: true }),
   });
@@ -104,7 +108,7 @@ function withoutPadding(data: HostArray, mask: Int32Array): number[] {
   return Array.from(data, (value, i) => (mask[Math.floor(i / width)] === 0 ? 0 : value));
 }
 
-const ARCHITECTURES = ['mistral', 'qwen2', 'qwen3', 'phi3', 'gemma3'];
+const ARCHITECTURES = ['mistral', 'qwen2', 'qwen3', 'phi3', 'gemma2', 'gemma3', 'gemma3-capped'];
 
 describe.each(ARCHITECTURES)('%s computes what PyTorch computes', (name) => {
   for (const part of ['base', 'adapted']) {
@@ -131,6 +135,28 @@ describe.each(ARCHITECTURES)('%s computes what PyTorch computes', (name) => {
       }
     });
   }
+});
+
+it('gemma2 writes, against its cache, the words that its whole logits draw', async () => {
+  const { file, config } = await fixture('gemma2');
+  const device = await testDevice();
+  const options = readArchitecture(config, 'config.json');
+  const tensors = new Map();
+  for (const [name, { shape }] of file.tensors) {
+    if (name.startsWith('model.')) tensors.set(name, device.tensor({ shape, dtype: 'f32' }, await file.readF32(name)));
+  }
+  const prompt = [7, 21, 3, 30, 11];
+  const generator = await Generator.create(device, options, tensors, { batch: 1, prompt: 6, capacity: 14 });
+  const sampling = { temperature: 4, top_p: 1, seed: 5 };
+  const [written] = await generator.generate([prompt], { max_new_tokens: 8, eos_token_ids: [], ...sampling });
+  generator.free();
+  const [whole] = await sequenceLogits(device, options, tensors, [[...prompt, ...written!]]);
+  const said = written!.map((_, i) => {
+    const at = (prompt.length - 1 + i) * options.vocab_size;
+    return pickToken(whole!.logits.subarray(at, at + options.vocab_size), sampling, 0, i);
+  });
+  expect(written).toEqual(said);
+  expect(new Set(written).size).toBeGreaterThan(1);
 });
 
 const maxOf = (data: ArrayLike<number>): number =>

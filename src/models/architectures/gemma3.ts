@@ -1,47 +1,28 @@
 /**
- * Gemma 3's text models: transformers' `Gemma3TextConfig`. Norms that lie as w − 1, before and after attention and MLP and
- * over each head of q and k; embeddings times √hidden; a GELU gate; five layers with a window and a rotary of their own to
- * one that sees all. Soft caps, which no Gemma 3 has, are refused.
+ * Gemma 3's text models: transformers' `Gemma3TextConfig`. A norm over each head of q and k; five layers with a window and
+ * a rotary of their own to one that sees all. Its logits may be capped. Its scores are not, whatever the config says:
+ * transformers' Gemma 3 passes no cap to attention, so a cap is refused instead of being ignored or applied.
  */
 import { ConfigReader, type RawConfig } from '../config.ts';
 import type { DecoderOptions } from '../decoder.ts';
 import { GEMMA3_NAMES } from '../names.ts';
 import { readRotary, type RotaryOptions } from '../rotary.ts';
-import { activationOf } from './activation.ts';
-import { slidingLayers } from './sliding.ts';
+import { gemma, softcap } from './gemma.ts';
 
 export function gemma3(config: ConfigReader): DecoderOptions {
   config.only('attn_logit_softcapping');
-  config.only('final_logit_softcapping');
-  config.only('use_bidirectional_attention', false);
-  const hidden = config.count('hidden_size', 2304);
-  const head_dim = config.count('head_dim', 256);
-  const bias = config.flag('attention_bias', false);
   const pattern = config.count('sliding_window_pattern', config.count('_sliding_window_pattern', 6));
-  const scale = 1 / Math.sqrt(config.positive('query_pre_attn_scalar', 256));
+  const options = gemma(config, {
+    vocab_size: 262208,
+    max_position_embeddings: 131072,
+    slides: (layer) => (layer + 1) % pattern !== 0,
+  });
   return {
-    vocab_size: config.count('vocab_size', 262208),
-    hidden_size: hidden,
-    num_hidden_layers: config.count('num_hidden_layers'),
-    num_attention_heads: config.count('num_attention_heads', 8),
-    num_key_value_heads: config.count('num_key_value_heads', 4),
-    head_dim,
-    intermediate_size: config.count('intermediate_size', 9216),
-    max_position_embeddings: config.count('max_position_embeddings', 131072),
-    norm_eps: config.positive('rms_norm_eps', 1e-6),
-    norm_offset: 1,
+    ...options,
     head_norm: true,
-    embedding_scale: Math.sqrt(hidden),
-    attention_scale: () => scale,
-    activation: activationOf(config, 'hidden_activation', 'gelu_pytorch_tanh'),
-    tie_word_embeddings: config.flag('tie_word_embeddings', true),
-    qkv_bias: bias,
-    output_bias: bias,
-    mlp_bias: false,
-    sliding_window: config.count('sliding_window', 4096),
-    sliding_layers: slidingLayers(config, (layer) => (layer + 1) % pattern !== 0),
+    final_logit_softcapping: softcap(config, 'final_logit_softcapping'),
     names: GEMMA3_NAMES,
-    ...rotaries(config, head_dim),
+    ...rotaries(config, options.head_dim),
   };
 }
 

@@ -5,6 +5,7 @@ import type { DecoderOptions } from '../decoder.ts';
 import type { EncoderOptions } from '../encoder.ts';
 import { bert } from './bert.ts';
 import { distilbert, DISTILBERT_FIELDS } from './distilbert.ts';
+import { gemma2 } from './gemma2.ts';
 import { gemma3, gemmaText } from './gemma3.ts';
 import { gpt2, GPT2_FIELDS } from './gpt2.ts';
 import { llama } from './llama.ts';
@@ -20,6 +21,7 @@ const DECODERS: Readonly<Record<string, (config: ConfigReader) => DecoderOptions
   qwen2,
   qwen3,
   phi3,
+  gemma2,
   gemma3_text: gemma3,
   gpt2,
 };

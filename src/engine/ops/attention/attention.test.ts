@@ -25,6 +25,7 @@ const optionsOf = (test: Case): AttentionOptions => ({
   scale: 1 / Math.sqrt(test.head_dim),
   causal: test.causal ?? true,
   window: test.window,
+  softcap: test.softcap,
 });
 
 function inputsOf(test: Case): OpInput[] {
@@ -94,6 +95,9 @@ const cached: Record<string, Case> = {
   'tokens, a window, head of 3': { T: 5, heads: 2, kv_heads: 2, head_dim: 3, S: 64, past: 40, window: 4 },
 };
 
+/** Scores are some units large: this cap bends all of them and saturates some. */
+const capped = (test: Case): Case => ({ ...test, softcap: 1.5 });
+
 describe('attention', () => {
   for (const [name, test] of Object.entries(training)) {
     it(`kernel: ${name}`, () => checkKernel(forward(test)));
@@ -109,6 +113,32 @@ describe('attention', () => {
     it(`tiles, cache: ${name}`, () => checkKernel({ ...forward(cached[name]!), subgroups: false }));
   }
   for (const [name, test] of Object.entries(cached)) it(`cache: ${name}`, () => checkKernel(forward(test)));
+  describe('with soft-capped scores', () => {
+    const named = (cases: Record<string, Case>, names: string[]) =>
+      names.map((name) => [name, capped(cases[name]!)] as const);
+    for (const [name, test] of named(training, [
+      'three tiles, packed, head of 64',
+      'both directions, padded',
+      'head of 256',
+    ])) {
+      it(`kernel: ${name}`, () => checkKernel(forward(test)));
+      it(`gradients' kernels: ${name}`, () => checkKernel(backward(test)));
+    }
+    for (const [name, test] of named(training, ['four tokens, grouped, head of 12', 'a window over tiles'])) {
+      it(`tiles: ${name}`, () => checkKernel({ ...forward(test), subgroups: false }));
+      it(`tiles, gradients: ${name}`, () => checkKernel({ ...backward(test), subgroups: false }));
+    }
+    for (const [name, test] of named(cached, ['more after some', 'one token, full cache', 'two tokens, a window'])) {
+      it(`cache: ${name}`, () => checkKernel(forward(test)));
+      it(`tiles, cache: ${name}`, () => checkKernel({ ...forward(test), subgroups: false }));
+    }
+    it('gradient', () =>
+      checkGradient(forward(capped({ B: 2, T: 5, heads: 4, kv_heads: 2, head_dim: 4, segments: packed(5) }))));
+    it('gradient, a window', () =>
+      checkGradient(forward(capped({ T: 7, heads: 2, kv_heads: 1, head_dim: 3, window: 3 }))));
+    it('gradient, barely bent', () =>
+      checkGradient(forward({ T: 4, heads: 1, kv_heads: 1, head_dim: 2, causal: false, softcap: 50 })));
+  });
   for (const test of [
     { B: 2, T: 5, heads: 4, kv_heads: 2, head_dim: 4, segments: packed(5) },
     { T: 7, heads: 2, kv_heads: 1, head_dim: 3, window: 3 },
@@ -127,6 +157,7 @@ describe('attention', () => {
           head_dim: fc.constantFrom(4, 8, 12),
           causal: fc.boolean(),
           window: fc.option(fc.integer({ min: 1, max: 50 }), { nil: undefined }),
+          softcap: fc.option(fc.constantFrom(1, 50), { nil: undefined }),
         }),
         async ({ group, ...shape }) => {
           const test = { ...shape, heads: shape.kv_heads * group, segments: packed(shape.T) };
@@ -143,6 +174,7 @@ describe('attention', () => {
     const [x, ids] = [graph.input('x', [1, 4, 8]), graph.input('ids', [1, 4], 'i32')];
     const options = { heads: 2, kv_heads: 2, head_dim: 4, scale: 1, causal: true };
     expect(() => attention(x, x, x, ids, ids, { ...options, heads: 3 })).toThrow('not 3 heads of 4');
+    expect(() => attention(x, x, x, ids, ids, { ...options, softcap: 0 })).toThrow('a softcap of 0');
     const wide = graph.input('wide', [1, 6, 8]);
     const wideIds = graph.input('wide ids', [1, 6], 'i32');
     expect(() => attention(x, wide, wide, ids, wideIds, options)).toThrow('no past_length');

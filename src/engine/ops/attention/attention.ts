@@ -5,9 +5,11 @@
  * Key j is visible to query i where
  *   key_segments[j] = query_segments[i] ≠ 0,
  *   j ≤ past_length + i (causal),  past_length + i − j < window,  j < past_length + T.
- * A query that sees nothing (padding) gives zeros. Besides the result the op gives lse = log Σ exp(scale · q·k) [B, heads, T],
+ * A query that sees nothing (padding) gives zeros. Besides the result the op gives lse = log Σ exp(score) [B, heads, T],
  * from which the backward pass makes the probabilities again:
  *   D = rowsum(g ∘ out);  dS = P ∘ (g Vᵀ − D);  dQ = scale · dS K;  dK = scale · dSᵀ Q;  dV = Pᵀ g
+ * A score is scale · q·k, or with a `softcap` cap · tanh(scale · q·k / cap), as transformers' Gemma 2 has it (before the
+ * mask); dS then holds one more factor, 1 − (score / cap)².
  * dQ goes by queries, dK and dV by keys, so that every sum has one owner and a fixed order.
  */
 import {
@@ -32,7 +34,7 @@ const DECODE_QUERIES = 4;
 export const attentionOp: OpDefinition<AttentionAttributes> = {
   name: 'attention',
 
-  infer([q, k, v, querySegments, keySegments, past], { heads, kv_heads, head_dim }) {
+  infer([q, k, v, querySegments, keySegments, past], { heads, kv_heads, head_dim, softcap }) {
     const refuse = (what: string): never => {
       throw new RangeError(`attention: ${what}`);
     };
@@ -47,13 +49,15 @@ export const attentionOp: OpDefinition<AttentionAttributes> = {
       refuse(`query segments ${showType(querySegments!)} for q ${showType(q!)}`);
     if (String(keySegments!.shape) !== String(k!.shape.slice(0, 2)))
       refuse(`key segments ${showType(keySegments!)} for k ${showType(k!)}`);
+    if (softcap !== undefined && !(softcap > 0)) refuse(`a softcap of ${softcap}`);
     if (!past && k!.shape[1] !== T) refuse(`${k!.shape[1]} keys for ${T} queries and no past_length`);
     return [q!, { shape: [B!, heads, T!], dtype: 'f32' }];
   },
 
   cost([q, k, v], [out, lse], attributes) {
     const bytes = [q!, k!, v!, out!, lse!].reduce((sum, type) => sum + bytesOf(type), 0);
-    return { flops: 4 * pairs(q!, k!, attributes) * attributes.head_dim, bytes };
+    const each = 4 * attributes.head_dim + capFlops(attributes);
+    return { flops: pairs(q!, k!, attributes) * each, bytes };
   },
 
   gradient(node, [g, lseGradient], needed) {
@@ -163,7 +167,7 @@ const attentionQueryGradientOp: OpDefinition<AttentionAttributes> = {
   name: 'attention-query-gradient',
   infer: ([q]) => [q!],
   cost: (inputs, outputs, attributes) => ({
-    flops: 6 * pairs(inputs[0]!, inputs[1]!, attributes) * attributes.head_dim,
+    flops: pairs(inputs[0]!, inputs[1]!, attributes) * (6 * attributes.head_dim + capFlops(attributes)),
     bytes: [...inputs, ...outputs].reduce((sum, type) => sum + bytesOf(type), 0),
   }),
   reference: (inputs, attributes) => [referenceGradients(inputs, attributes)[0]],
@@ -178,7 +182,7 @@ const attentionKeyValueGradientOp: OpDefinition<AttentionAttributes> = {
   name: 'attention-key-value-gradient',
   infer: ([, k, v]) => [k!, v!],
   cost: (inputs, outputs, attributes) => ({
-    flops: 8 * pairs(inputs[0]!, inputs[1]!, attributes) * attributes.head_dim,
+    flops: pairs(inputs[0]!, inputs[1]!, attributes) * (8 * attributes.head_dim + capFlops(attributes)),
     bytes: [...inputs, ...outputs].reduce((sum, type) => sum + bytesOf(type), 0),
   }),
   reference: (inputs, attributes) => referenceGradients(inputs, attributes).slice(1),
@@ -195,6 +199,9 @@ function pairs(q: TensorType, k: TensorType, { heads, causal }: AttentionAttribu
   return B * heads * T * (causal && T === S ? (S + 1) / 2 : S);
 }
 
+/** About what a tanh and its slope take. */
+const capFlops = ({ softcap }: AttentionAttributes): number => (softcap === undefined ? 0 : 16);
+
 function sizesOf(inputs: readonly Tensor64[], { heads, kv_heads, head_dim }: AttentionAttributes) {
   const [q, k, v] = inputs as [Tensor64, Tensor64, Tensor64];
   const [B, T] = q.shape as [number, number];
@@ -208,9 +215,10 @@ interface SeenQuery {
   /** Where this query's head starts in q, and key j's head in k and v. */
   readonly row: number;
   readonly keyRow: (j: number) => number;
-  /** Visible keys and scale · q·k of each. */
+  /** Visible keys, the score of each and its derivative by scale · q·k. */
   readonly keys: readonly number[];
   readonly scores: readonly number[];
+  readonly slopes: readonly number[];
   readonly value: (j: number, c: number) => number;
 }
 
@@ -241,12 +249,16 @@ function forEachQuery(
           if (seen) keys.push(j);
         }
         if (keys.length === 0) continue;
-        const scores = keys.map((j) => {
+        const products = keys.map((j) => {
           let sum = 0;
           for (let c = 0; c < d; c++) sum += q.data[row + c]! * k.data[keyRow(j) + c]!;
           return attributes.scale * sum;
         });
-        visit({ b, h, i, row, keyRow, keys, scores, value: (j, c) => v.data[keyRow(j) + c]! });
+        const { softcap } = attributes;
+        const bent = products.map((x) => (softcap === undefined ? 0 : Math.tanh(x / softcap)));
+        const scores = softcap === undefined ? products : bent.map((t) => softcap * t);
+        const slopes = bent.map((t) => 1 - t * t);
+        visit({ b, h, i, row, keyRow, keys, scores, slopes, value: (j, c) => v.data[keyRow(j) + c]! });
       }
 }
 
@@ -258,14 +270,14 @@ function referenceGradients(
   const [g, rows] = [inputs[4]!.data, inputs[5]!.data];
   const zeros = ({ shape, data }: Tensor64): Tensor64 => ({ shape, data: new Float64Array(data.length) });
   const [dq, dk, dv] = [zeros(q), zeros(k), zeros(v)];
-  const visit = ({ b, h, i, row, keyRow, keys, scores }: SeenQuery): void => {
+  const visit = ({ b, h, i, row, keyRow, keys, scores, slopes }: SeenQuery): void => {
     const at = 4 * ((b * heads + h) * T + i);
     keys.forEach((j, n) => {
       const key = keyRow(j);
       const p = Math.exp(scores[n]! - rows[at]!);
       let dp = 0;
       for (let c = 0; c < d; c++) dp += g[row + c]! * v.data[key + c]!;
-      const ds = attributes.scale * p * (dp - rows[at + 1]!);
+      const ds = attributes.scale * slopes[n]! * p * (dp - rows[at + 1]!);
       for (let c = 0; c < d; c++) {
         dq.data[row + c]! += ds * k.data[key + c]!;
         dk.data[key + c]! += ds * q.data[row + c]!;
@@ -291,6 +303,8 @@ export interface AttentionOptions {
   readonly causal: boolean;
   /** How many keys back a query sees, itself included; undefined: all. */
   readonly window?: number;
+  /** Bounds the scores: cap · tanh(score / cap). */
+  readonly softcap?: number;
 }
 
 /**

@@ -14,8 +14,11 @@ import {
   gradientBindings,
   ownership,
   range,
+  score,
+  scoreWgsl,
   spreadProduct,
   tileProduct,
+  timesSlope,
   visible,
   type Problem,
 } from './problem.ts';
@@ -28,7 +31,7 @@ export function queryGradientDispatch(problem: Problem, outputs: readonly Operan
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
   const queryRow = (i: string): string => `((wid.z * ${T}u + ${i}) * ${heads}u + wid.y) * ${vectors}u`;
 
-  const code = `var<workgroup> ds_tile: array<vec4<f32>, ${TILE * TILE_STRIDE}>;
+  const code = `${scoreWgsl(problem, 'vec4<f32>')}var<workgroup> ds_tile: array<vec4<f32>, ${TILE * TILE_STRIDE}>;
 @compute @workgroup_size(64) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let first_query = wid.x * ${TILE}u;
   let tx = lid % 8u;
@@ -78,8 +81,9 @@ ${lines(
     key: 'keys4',
     ofKey: 'of_keys',
   })};
-    let p${i} = exp(select(vec4<f32>(-80.0), s${i} * ${f32(scale)} - about${i}.x, seen${i}));
-    ds_tile[(4u * ty + ${i}u) * ${TILE_STRIDE}u + tx] = select(vec4<f32>(), p${i} * (dp${i} - about${i}.y), seen${i});`,
+    let score${i} = ${score(problem, `s${i}`)};
+    let p${i} = exp(select(vec4<f32>(-80.0), score${i} - about${i}.x, seen${i}));
+    ds_tile[(4u * ty + ${i}u) * ${TILE_STRIDE}u + tx] = select(vec4<f32>(), p${i} * (dp${i} - about${i}.y)${timesSlope(problem, `score${i}`)}, seen${i});`,
 )}
     workgroupBarrier();
     let count = min(${TILE}u, last - first_key);
@@ -121,14 +125,14 @@ function keyGradientDispatch(
   problem: Problem,
   targets: readonly { name: string; tile: string; source: string; operand: Operand; factor: string }[],
 ): Dispatch {
-  const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
+  const { B, T, S, heads, kv_heads, group, vectors, element, causal, window } = problem;
   const { rows } = ownership(problem);
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y) * ${vectors}u`;
   const queryRow = (i: string): string => `((wid.z * ${T}u + ${i}) * ${heads}u + head) * ${vectors}u`;
   const both = targets.length === 2;
   const wantsKeys = targets.some(({ name }) => name === 'dk');
 
-  const code = `${targets.map(({ tile }) => `var<workgroup> ${tile}: array<vec4<f32>, ${TILE * TILE_STRIDE}>;`).join('\n')}
+  const code = `${scoreWgsl(problem, 'vec4<f32>')}${targets.map(({ tile }) => `var<workgroup> ${tile}: array<vec4<f32>, ${TILE * TILE_STRIDE}>;`).join('\n')}
 @compute @workgroup_size(64) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let first_key = wid.x * ${TILE}u;
   let tx = lid % 8u;
@@ -188,9 +192,10 @@ ${lines(
     key: `vec4<i32>(i32(key${i}))`,
     ofKey: `vec4<i32>(of_key${i})`,
   })};
-      let p${i} = select(vec4<f32>(), exp(select(vec4<f32>(-80.0), s${i} * ${f32(scale)} - lse4, seen${i})), seen${i});
+      let score${i} = ${score(problem, `s${i}`)};
+      let p${i} = select(vec4<f32>(), exp(select(vec4<f32>(-80.0), score${i} - lse4, seen${i})), seen${i});
       ${both || !wantsKeys ? `p_tile[(4u * ty + ${i}u) * ${TILE_STRIDE}u + tx] = p${i};` : ''}
-      ${wantsKeys ? `ds_tile[(4u * ty + ${i}u) * ${TILE_STRIDE}u + tx] = p${i} * (dp${i} - delta4);` : ''}`,
+      ${wantsKeys ? `ds_tile[(4u * ty + ${i}u) * ${TILE_STRIDE}u + tx] = p${i} * (dp${i} - delta4)${timesSlope(problem, `score${i}`)};` : ''}`,
 )}
       workgroupBarrier();
       let count = min(${TILE}u, ${T}u - first_query);

@@ -4,13 +4,13 @@
  * them, and the keys of the chunk among those that share a vector.
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
-import { MAX_OF_64_THREADS, SUM_OF_64_THREADS, f32, rolled } from '../wgsl.ts';
-import { inputBindings, type Problem } from './problem.ts';
+import { MAX_OF_64_THREADS, SUM_OF_64_THREADS, rolled } from '../wgsl.ts';
+import { inputBindings, score, scoreWgsl, type Problem } from './problem.ts';
 
 const CHUNK = 256;
 
 export function decodeDispatch(problem: Problem, outputs: readonly Operand[]): Dispatch {
-  const { B, T, S, heads, kv_heads, group, vectors, width, element, scale, causal, window, past } = problem;
+  const { B, T, S, heads, kv_heads, group, vectors, width, element, causal, window, past } = problem;
   const keyRow = (j: string): string => `((b * ${S}u + ${j}) * ${kv_heads}u + head / ${group}u) * ${vectors}u`;
   // vectors of the head a thread owns, one a round; threads that share one split the keys
   const rounds = Math.ceil(vectors / 64);
@@ -23,7 +23,7 @@ export function decodeDispatch(problem: Problem, outputs: readonly Operand[]): D
     window === undefined ? '' : `query - i32(key) < ${window}`,
   ].filter(Boolean);
 
-  const code = `var<workgroup> query_row: array<${element}, ${vectors}>;
+  const code = `${scoreWgsl(problem, 'f32')}var<workgroup> query_row: array<${element}, ${vectors}>;
 var<workgroup> weights: array<f32, ${CHUNK}>;
 var<workgroup> partial_rows: array<${element}, ${64 * rounds}>;
 ${past ? 'var<workgroup> shared_past: i32;\n' : ''}${SUM_OF_64_THREADS}${MAX_OF_64_THREADS}@compute @workgroup_size(64) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -47,9 +47,9 @@ ${Array.from({ length: rounds }, (_, r) => `  var o${r} = ${element}();`).join('
       let key = first_key + j;
       let of_key = key_segments[b * ${S}u + key];
       let at = ${keyRow('key')};
-      var score = 0.0;
-      for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) { score += ${dot}; }
-      score = select(-2e30, score * ${f32(scale)}, ${mask.join(' && ')});
+      var product = 0.0;
+      for (var c = 0u; c < ${rolled(vectors, 'lid')}; c++) { product += ${dot}; }
+      let score = select(-2e30, ${score(problem, 'product')}, ${mask.join(' && ')});
       weights[j] = score;
       largest = max(largest, score);
     }

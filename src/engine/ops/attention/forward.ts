@@ -2,12 +2,12 @@
  * Attention's forward pass for many queries: a workgroup owns 32 queries of one head and walks over the keys it may see in
  * tiles of 32, with a running maximum and sum a row (online softmax, Milakov & Gimelshein 2018).
  *
- *   S tile = scale · Q Kᵀ (4 x 4 a thread) ─▶ row maxima ─▶ P tile in workgroup memory, row sums ─▶ O = O·e^(m−m′) + P V
+ *   S tile = score(Q Kᵀ) (4 x 4 a thread) ─▶ row maxima ─▶ P tile in workgroup memory, row sums ─▶ O = O·e^(m−m′) + P V
  *
  * O stays in registers, owned by row groups and vectors of the head (`ownership`). Workgroup memory: 6 KB.
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
-import { f32, rolled } from '../wgsl.ts';
+import { rolled } from '../wgsl.ts';
 import {
   TILE,
   TILE_STRIDE,
@@ -17,6 +17,8 @@ import {
   inputBindings,
   ownership,
   range,
+  score,
+  scoreWgsl,
   spreadProduct,
   tileProduct,
   visible,
@@ -24,13 +26,13 @@ import {
 } from './problem.ts';
 
 export function forwardDispatch(problem: Problem, outputs: readonly Operand[]): Dispatch {
-  const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window, past } = problem;
+  const { B, T, S, heads, kv_heads, group, vectors, element, causal, window, past } = problem;
   const { rows } = ownership(problem);
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
   const queryRow = (i: string): string => `((wid.z * ${T}u + ${i}) * ${heads}u + wid.y) * ${vectors}u`;
   const keys = past ? `u32(past) + ${T}u` : `${S}u`;
 
-  const code = `var<workgroup> p_tile: array<vec4<f32>, ${TILE * TILE_STRIDE}>;
+  const code = `${scoreWgsl(problem, 'vec4<f32>')}var<workgroup> p_tile: array<vec4<f32>, ${TILE * TILE_STRIDE}>;
 var<workgroup> parts: array<f32, ${TILE * 8}>;
 var<workgroup> row_max: array<f32, ${TILE}>;
 var<workgroup> row_factor: array<f32, ${TILE}>;
@@ -82,7 +84,7 @@ ${range(4)
       key: 'keys4',
       ofKey: 'of_keys',
     })};
-    s${i} = select(vec4<f32>(-1e30), s${i} * ${f32(scale)}, seen${i});
+    s${i} = select(vec4<f32>(-1e30), ${score(problem, `s${i}`)}, seen${i});
     parts[(4u * ty + ${i}u) * 8u + tx] = max(max(s${i}.x, s${i}.y), max(s${i}.z, s${i}.w));`,
   )
   .join('\n')}

@@ -7,7 +7,7 @@
  */
 import type { Dispatch, Operand } from '../../graph/types.ts';
 import { f32, rolled } from '../wgsl.ts';
-import { gradientBindings, inputBindings, range, type Problem } from './problem.ts';
+import { gradientBindings, inputBindings, range, score, scoreWgsl, timesSlope, type Problem } from './problem.ts';
 
 const CPU_LANES = [4, 8];
 /** Rows longer than this would not stay in registers and caches. */
@@ -83,7 +83,7 @@ function sees({ causal, window }: Problem, query: string, key: string, ofQuery: 
 }
 
 export function laneForward(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
-  const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window, past } = problem;
+  const { B, T, S, heads, kv_heads, group, vectors, element, causal, window, past } = problem;
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
 
   // two keys a round share one rescaling of the result
@@ -96,11 +96,11 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
     ${loadShare(problem, lanes, `v${n}_`, 'v', `row_${n}`)}
     ${dotProduct(problem, lanes, `dot_${n}`, 'q_', `k${n}_`)}
     let seen_${n} = ${sees(problem, 'i32(query) + past', `i32(key_${n})`, 'of_query', `of_key_${n}`)};
-    let s_${n} = select(-1e30, dot_${n} * ${f32(scale)}, seen_${n});`,
+    let s_${n} = select(-1e30, ${score(problem, `dot_${n}`)}, seen_${n});`,
     )
     .join('\n    ');
 
-  const code = `${ENTRY(lanes)} {
+  const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let past = ${past ? 'past_length[0]' : '0'};
   let query = wid.x * ${lanes}u + lane;
   let inside = min(query, ${T - 1}u);
@@ -151,7 +151,7 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
 
 export function laneQueryGradient(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
-  const code = `${ENTRY(lanes)} {
+  const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let query = wid.x * ${lanes}u + lane;
   let inside = min(query, ${T - 1}u);
   let about = rows[(wid.z * ${heads}u + wid.y) * ${T}u + inside];
@@ -170,8 +170,9 @@ export function laneQueryGradient(problem: Problem, lanes: number, outputs: read
     ${dotProduct(problem, lanes, 's', 'q_', 'k_')}
     ${dotProduct(problem, lanes, 'dp', 'g_', 'v_')}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'of_query', 'of_key')};
-    let p = exp(select(-80.0, s * ${f32(scale)} - about.x, seen));
-    let ds = select(0.0, p * (dp - about.y) * ${f32(scale)}, seen);
+    let score = ${score(problem, 's')};
+    let p = exp(select(-80.0, score - about.x, seen));
+    let ds = select(0.0, p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')}, seen);
     ${addRow(problem, lanes, 'dq_', 'ds', 'k_')}
   }
   if (query < ${T}u) {
@@ -191,7 +192,7 @@ export function laneQueryGradient(problem: Problem, lanes: number, outputs: read
 
 export function laneKeyValueGradient(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
-  const code = `${ENTRY(lanes)} {
+  const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let key = wid.x * ${lanes}u + lane;
   let inside = min(key, ${S - 1}u);
   let of_key = select(0, key_segments[wid.z * ${S}u + inside], key < ${S}u);
@@ -211,8 +212,9 @@ export function laneKeyValueGradient(problem: Problem, lanes: number, outputs: r
     ${dotProduct(problem, lanes, 's', 'k_', 'q_')}
     ${dotProduct(problem, lanes, 'dp', 'v_', 'g_')}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'i32(about.z)', 'of_key')};
-    let p = select(0.0, exp(select(-80.0, s * ${f32(scale)} - about.x, seen)), seen);
-    let ds = p * (dp - about.y) * ${f32(scale)};
+    let score = ${score(problem, 's')};
+    let p = select(0.0, exp(select(-80.0, score - about.x, seen)), seen);
+    let ds = p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')};
     ${addRow(problem, lanes, 'dv_', 'p', 'g_')}
     ${addRow(problem, lanes, 'dk_', 'ds', 'q_')}
     }

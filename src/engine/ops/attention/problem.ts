@@ -1,5 +1,6 @@
 /** What all attention kernels share: sizes, bindings, the mask, and the two products that a tile is made of. */
 import type { Binding, Operand } from '../../graph/types.ts';
+import { f32, tanhWgsl } from '../wgsl.ts';
 
 export type AttentionAttributes = {
   heads: number;
@@ -8,6 +9,7 @@ export type AttentionAttributes = {
   scale: number;
   causal: boolean;
   window?: number;
+  softcap?: number;
 };
 
 export interface Problem extends AttentionAttributes {
@@ -66,6 +68,22 @@ export function gradientBindings({ inputs, element }: Problem): Binding[] {
     { name: 'g', operand: g!, access: 'read', element },
     { name: 'rows', operand: rows!, access: 'read', element: 'vec4<f32>' },
   ];
+}
+
+/** Functions that `score` calls on values of type `element`. */
+export const scoreWgsl = ({ softcap }: Problem, element: 'f32' | 'vec4<f32>'): string =>
+  softcap === undefined ? '' : tanhWgsl(element);
+
+/** WGSL: the score of a product q·k, scaled and, where the model caps its scores, cap · tanh(· / cap). */
+export function score({ scale, softcap }: Problem, product: string): string {
+  return softcap === undefined
+    ? `${product} * ${f32(scale)}`
+    : `${f32(softcap)} * tanh_of(${product} * ${f32(scale / softcap)})`;
+}
+
+/** WGSL: ` * d score / d (scale · q·k)` = 1 − (score / cap)²; nothing without a cap. `capped` is a name. */
+export function timesSlope({ softcap }: Problem, capped: string): string {
+  return softcap === undefined ? '' : ` * (1.0 - ${capped} * ${capped} * ${f32(1 / softcap ** 2)})`;
 }
 
 /** Queries and keys of a tile; 64 threads, each with 4 x 4 of its entries. */

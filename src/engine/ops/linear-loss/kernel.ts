@@ -3,6 +3,7 @@
  * dlogits W and weight gradient += dlogitsᵀ hidden (matmul).
  *
  *   bias       added to the logits, where there is one
+ *   softcap    of the logits, where the model has one; the gradients below are then those of its input
  *   set aside  the teacher's k entries leave the row, so that the student's tail mass is summed directly: 1 − Σq would
  *              lose it to cancellation as soon as the student is sure of itself, and the gradient holds its inverse
  *   partial    LANES threads a row, each an online softmax (Milakov & Gimelshein 2018) over its stride
@@ -15,6 +16,7 @@
  */
 import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/types.ts';
 import { matmulDispatches } from '../matmul/windows.ts';
+import { softcapDispatches } from '../softcap/softcap.ts';
 import { f32, flatGrid, rolled } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
 import { ABSENT, tailWgsl, termWgsl, type DivergenceChoice } from './divergence.ts';
@@ -87,6 +89,9 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     if (bias) {
       const body = `  logits[i] += bias[i % ${V}u];`;
       add('bias', chunk.rows * V, [write('logits', logits), read('bias', bias)], body);
+    }
+    if (attributes.softcap !== undefined) {
+      dispatches.push(...softcapDispatches(logits, logits, attributes.softcap, chunk.rows * V));
     }
     const entries = support ? [{ ...read('support', support), element: 'vec4<f32>' }] : [];
     if (support) {
@@ -351,6 +356,11 @@ function crossEntropyGradient({ V, attributes: { alpha, label_smoothing: smoothi
   return `scale * ${f32(1 - alpha)} * (exp(max(z - coefficients[c], -100.0)) / coefficients[c + 1u] - select(0.0, ${f32(1 - smoothing)}, i32(${v}) == targets[row]) - ${f32(smoothing / V)})`;
 }
 
+/** The gradient of a capped logit `z`, as that of what was capped. */
+function throughCap({ softcap }: LinearLossAttributes, gradient: string): string {
+  return softcap === undefined ? gradient : `(${gradient}) * (1.0 - z * z * ${f32(1 / softcap ** 2)})`;
+}
+
 function denseGradient(shape: RowShape): string {
   const { V, k, attributes } = shape;
   const { temperature: T, alpha } = attributes;
@@ -365,7 +375,7 @@ function denseGradient(shape: RowShape): string {
   if (scale == 0.0) {
     logits[i] = 0.0;
   } else ${k > 0 ? 'if (z > -1e29) ' : ''}{
-    logits[i] = ${crossEntropyGradient(shape, `i % ${V}u`)}${kl};
+    logits[i] = ${throughCap(attributes, `${crossEntropyGradient(shape, `i % ${V}u`)}${kl}`)};
   }`;
 }
 
@@ -382,5 +392,5 @@ function sparseGradient(shape: RowShape): string {
   let z = entry.x;
   let log_q = (z - coefficients[c]) / ${f32(T)} - log(coefficients[c + 3u]) + coefficients[c + 7u];
   let kl = term(entry.y + coefficients[c + 6u], log_q).y - exp(max(log_q, -100.0)) * coefficients[c + 5u];
-  logits[row * ${V}u + id] = ${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl;`;
+  logits[row * ${V}u + id] = ${throughCap(attributes, `${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl`)};`;
 }

@@ -66,6 +66,9 @@ function withAbsent(test: OpCase): OpCase {
   return { ...test, inputs: test.inputs.map((input, i) => (i === 5 ? { ...input, data: logits } : input)) };
 }
 
+/** The same where there is a teacher. */
+const withAbsentWhere = (test: OpCase): OpCase => (test.inputs.length > 4 ? withAbsent(test) : test);
+
 function buildOf({ inputs, build }: OpCase): void {
   const graph = new Graph();
   build(
@@ -124,6 +127,17 @@ describe('linear-loss', () => {
     it(`kernel: ${name}`, () => checkKernel(lossCase(21, 67, 6, attributes)));
     it(`kernel, few entries: ${name}`, () => checkKernel(withAbsent(lossCase(9, 67, 6, attributes))));
   }
+  describe('with soft-capped logits', () => {
+    // logits are some units large: the cap bends all of them
+    const capped = (name: string, attributes: Partial<LinearLossAttributes>) =>
+      [name, { ...attributes, softcap: 1.2 }] as const;
+    for (const [name, attributes] of [...variants, ...others].map((one) => capped(...one))) {
+      it(`gradient: ${name}`, () => checkGradient(lossCase(5, 23, 4, attributes, 2)));
+      it(`kernel: ${name}`, () => checkKernel(withAbsentWhere(lossCase(21, 67, 6, attributes, 2))));
+    }
+    it('kernel, a large vocabulary in chunks', () =>
+      checkKernel({ ...lossCase(130, 60_001, 6, capped(...variants[2]!)[1]), tolerance: MANY }));
+  });
   it('gradient, few entries: what fills a row up belongs to the tail', () =>
     checkGradient(withAbsent(lossCase(5, 23, 4, { objective: 'forward_kl', alpha: 1 }))));
 

@@ -3,7 +3,7 @@
  * and the gradient is made in the forward pass, chunk by chunk, so that [tokens × vocabulary] never exists
  * (the idea of Liger's fused linear cross entropy; Hsu et al. 2024, arXiv 2410.10989, §3.2).
  *
- *   z = hidden Wᵀ (+ b);  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
+ *   z = hidden Wᵀ (+ b), or cap · tanh(that / cap) with a `softcap`;  loss = token_scale · Σ_counted ((1 − alpha) · CE(target, z) + alpha · T² · D(teacher, z))
  *
  * CE with label smoothing as transformers' LabelSmoother: (1 − ε) · nll + ε · mean over the vocabulary of −log q.
  * D is given by `objective` (divergence.ts). A target of −100 does not count.
@@ -35,6 +35,8 @@ export type LinearLossAttributes = {
   /** Whether the last input is a bias over the vocabulary (masked-LM heads), and whether its gradient is made. */
   readonly bias?: boolean;
   readonly biasGradient?: boolean;
+  /** Bounds the logits, as Gemma 2's `final_logit_softcapping`. */
+  readonly softcap?: number;
 };
 
 /** undefined without a teacher. @throws where reverse_kl or jsd is asked for on entries alone */
@@ -110,7 +112,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
     const [V, H] = weight!.shape as [number, number];
     const rows = targets!.data.length;
     const k = ids ? ids.data.length / rows : 0;
-    const { temperature: T, alpha, label_smoothing: smoothing } = attributes;
+    const { temperature: T, alpha, label_smoothing: smoothing, softcap } = attributes;
     const choice = divergenceOf(attributes);
     const scale = tokenScale!.data[0]!;
     const stats = new Float64Array(rows * STATS);
@@ -122,6 +124,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
       const x = hidden!.data.subarray(row * H, (row + 1) * H);
       const z = bias ? bias.data.slice() : new Float64Array(V);
       for (let v = 0; v < V; v++) for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * x[h]!;
+      if (softcap !== undefined) z.forEach((value, v) => (z[v] = softcap * Math.tanh(value / softcap)));
       const target = targets!.data[row]!;
       const logQ = logSoftmax(z, 1);
       stats[row * STATS + 2] = -logQ.reduce((sum, value) => sum + Math.exp(value) * value, 0);
@@ -142,6 +145,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
         stats[row * STATS + 1] = forward;
         gradient.forEach((value, v) => (dz[v]! += alpha * T * T * value));
       }
+      if (softcap !== undefined) z.forEach((value, v) => (dz[v]! *= 1 - (value / softcap) ** 2));
       const ce = -logQ[target]!;
       stats[row * STATS] = ce;
       stats[row * STATS + 3] = z.indexOf(z.reduce((a, b) => Math.max(a, b))) === target ? 1 : 0;

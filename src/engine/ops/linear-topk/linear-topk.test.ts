@@ -23,6 +23,15 @@ describe('linear-topk', () => {
       }),
     );
   }
+  it('of soft-capped logits, several chunks', () =>
+    checkKernel({
+      inputs: [floats([1, 150, 8], 1, 2), floats([70_000, 8], 2)],
+      build: (hidden, weight) => {
+        const { logits, log_z } = linearTopk(hidden!, weight!, { k: 3, temperatures: [1, 2], softcap: 4 });
+        return [logits, log_z];
+      },
+      tolerance: 1e-6,
+    }));
   it('gives smaller ids first where logits are equal', () =>
     checkKernel({
       inputs: [floats([1, 2, 4], 1), { shape: [600, 4], data: new Float32Array(2400).fill(0.5) }],

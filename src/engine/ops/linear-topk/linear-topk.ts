@@ -15,9 +15,15 @@ import {
 } from '../../graph/types.ts';
 import { chunksOf } from '../linear-loss/chunks.ts';
 import { matmulDispatches } from '../matmul/windows.ts';
+import { softcapDispatches } from '../softcap/softcap.ts';
 import { f32, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
 
-type LinearTopkAttributes = { readonly k: number; readonly temperatures: readonly number[] };
+type LinearTopkAttributes = {
+  readonly k: number;
+  readonly temperatures: readonly number[];
+  /** Bounds the logits: z = cap · tanh(hidden Wᵀ / cap). */
+  readonly softcap?: number;
+};
 
 const THREADS = 256;
 /** Candidates live in workgroup memory. */
@@ -49,7 +55,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     };
   },
 
-  reference([hidden, weight], { k, temperatures }, [idsType, logitsType, logZType]) {
+  reference([hidden, weight], { k, temperatures, softcap }, [idsType, logitsType, logZType]) {
     const [V, H] = weight!.shape as [number, number];
     const rows = hidden!.data.length / H;
     const ids = new Float64Array(rows * k);
@@ -59,6 +65,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
       const z = new Float64Array(V);
       for (let v = 0; v < V; v++)
         for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * hidden!.data[row * H + h]!;
+      if (softcap !== undefined) z.forEach((value, v) => (z[v] = softcap * Math.tanh(value / softcap)));
       const order = Array.from(z.keys()).sort((a, b) => z[b]! - z[a]! || a - b);
       for (let j = 0; j < k; j++) {
         ids[row * k + j] = order[j]!;
@@ -84,7 +91,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     limits,
     scratch,
   }: KernelContext<LinearTopkAttributes>) {
-    const { k, temperatures } = attributes;
+    const { k, temperatures, softcap } = attributes;
     const [V, H] = weight!.shape as [number, number];
     const chunks = chunksOf(hidden!.size / H, V, limits.maxStorageBufferBindingSize);
     const logits = scratch([chunks[0]!.rows, V]);
@@ -103,6 +110,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
           transB: true,
           first: { a: start },
         }),
+        ...(softcap === undefined ? [] : softcapDispatches(logits, logits, softcap, rows * V)),
         {
           label: `linear-topk rows ${rows}x${V}`,
           bindings: [

@@ -29,13 +29,20 @@ export interface LanesTile {
   readonly threads: number;
 }
 
-/** undefined where this variant is not for the device or the shape. */
-export function chooseLanes(M: number, N: number, subgroupSize: number | undefined): LanesTile | undefined {
-  if (subgroupSize === undefined || !isCpu(subgroupSize) || M < subgroupSize) return undefined;
-  const lanes = subgroupSize;
-  const RA = Math.min(lanes === 8 ? 2 : 4, largestPower(M / lanes));
-  // as many columns as registers hold, but no lane without one
-  const TN = Math.max(1, Math.min(lanes === 8 ? 2 : 4, largestPower(N / lanes)));
+/**
+ * undefined where this variant is not for the device or the shape.
+ * @param most rows a lane loads and columns it owns, at most; as many as registers hold by default
+ */
+export function chooseLanes(
+  M: number,
+  N: number,
+  lanes: number | undefined,
+  most: { readonly RA: number; readonly TN: number } = lanes === 8 ? { RA: 2, TN: 2 } : { RA: 4, TN: 4 },
+): LanesTile | undefined {
+  if (lanes === undefined || !isCpu(lanes) || M < lanes) return undefined;
+  const RA = Math.min(most.RA, largestPower(M / lanes));
+  // no lane without a column
+  const TN = Math.max(1, Math.min(most.TN, largestPower(N / lanes)));
   const busy = Math.ceil(Math.ceil(N / TN) / lanes) * lanes;
   const threads = [64, 32, 16, 8, 4].find((count) => busy % count === 0)!;
   return { lanes, RA, TN, threads };
@@ -70,13 +77,13 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
   if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = ${reader.four(`(n + ${j}u) * ${K}u + k`)};`);
   for (const s of range(steps)) {
     const along = TN === 4 ? reader.four : reader.two;
-    if (!transB && wide) lines.push(`let b_${s} = ${along(`(k + ${s}u) * ${N}u + n`)};`);
+    if (!transB && wide) lines.push(`let bs${s} = ${along(`(k + ${s}u) * ${N}u + n`)};`);
     else if (!vectorB)
       for (const j of range(TN)) {
         const at = transB ? `(n + ${j}u) * ${K}u + k + ${s}u` : `(k + ${s}u) * ${N}u + n + ${j}u`;
-        lines.push(`let b_${s}_${j} = ${reader.one(at)};`);
+        lines.push(`let bs${s}_${j} = ${reader.one(at)};`);
       }
-    const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `b_${s}[${j}]` : `b_${s}_${j}`);
+    const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `bs${s}[${j}]` : `bs${s}_${j}`);
     for (const r of range(RA))
       for (const i of range(lanes)) {
         const x = `x${s}_${rowOf(r, i)}`;
@@ -133,6 +140,7 @@ ${stores.join('\n')}
       out: pair,
     },
     workgroups: [groupsX, Math.ceil(columns / threads), Math.ceil(groupsM / groupsX)],
+    subgroups: true,
   };
 }
 

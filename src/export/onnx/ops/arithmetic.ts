@@ -1,4 +1,4 @@
-/** Element by element: add, mul, scale, addScaled, siluMul, activation, dropout (which is nothing outside training). */
+/** Element by element: add, mul, scale, addScaled, softcap, siluMul, activation, dropout (which is nothing outside training). */
 import type { Node } from '../../../engine/graph/types.ts';
 import type { ActivationName } from '../../../engine/ops/index.ts';
 import type { Lowered, Lowering, OpLowering } from '../lowering.ts';
@@ -23,6 +23,13 @@ export const mul: OpLowering = (c, { inputs: [a, b] }) => [inFloat(c, c.emit('Mu
 export const scale: OpLowering = (c, { inputs: [a], attributes }) => [
   inFloat(c, c.emit('Mul', [c.get(a!), c.float(attributes.factor as number)])),
 ];
+
+/** cap · tanh(x / cap), in single precision: these are logits. */
+export const softcap: OpLowering = (c, { inputs: [a], attributes }) => {
+  const cap = c.float(attributes.cap as number, 'FLOAT');
+  const bent = c.emit('Tanh', [c.emit('Div', [c.get(a!, 'FLOAT'), cap])]);
+  return [{ name: c.emit('Mul', [bent, cap]), type: 'FLOAT' }];
+};
 
 /** silu(gate) · up */
 export const siluMul: OpLowering = (c, { inputs: [gate, up] }) => {

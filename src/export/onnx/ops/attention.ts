@@ -5,7 +5,7 @@
  * a key-value head are folded into the rows of one product, so that no key is ever copied:
  *
  *   q       [batch, kv, group · tokens, size]
- *   scores  q kᵀ + mask      mask [batch, 1, group · tokens, keys], made once a file
+ *   scores  q kᵀ, capped where the model caps them, + mask      mask [batch, 1, group · tokens, keys], made once a file
  *   out     softmax(scores) v ─▶ [batch, tokens, heads · size]
  *
  * A key counts where attention_mask has a 1, not after its query, and within the window. Positions are counted by place
@@ -22,21 +22,23 @@ interface AttentionAttributes {
   readonly scale: number;
   readonly causal: boolean;
   readonly window?: number;
+  readonly softcap?: number;
 }
 
 export const attention: OpLowering = (c, node) => {
   const [q, k, v, , keySegments] = node.inputs as [Value, Value, Value, Value, Value];
   const attributes = node.attributes as unknown as AttentionAttributes;
-  const { heads, kv_heads, head_dim } = attributes;
+  const { heads, kv_heads, head_dim, scale, softcap } = attributes;
   const group = heads / kv_heads;
 
   // scaled before the product: half precision has no room for unscaled scores
-  const scaled = c.emit('Mul', [c.get(q), c.float(attributes.scale)]);
+  const scaled = c.emit('Mul', [c.get(q), c.float(softcap === undefined ? scale : scale / softcap)]);
   const split = c.emit('Reshape', [scaled, c.ints([0, 0, kv_heads, group, head_dim])]);
   const byHead = c.emit('Transpose', [split], { perm: { ints: [0, 2, 3, 1, 4] } });
   const queries = c.emit('Reshape', [byHead, c.ints([0, kv_heads, -1, head_dim])]);
   const keys = c.emit('Transpose', [headsFirst(c, k, kv_heads, head_dim)], { perm: { ints: [0, 1, 3, 2] } });
-  const scores = c.emit('MatMul', [queries, keys]);
+  const product = c.emit('MatMul', [queries, keys]);
+  const scores = softcap === undefined ? product : c.emit('Mul', [c.emit('Tanh', [product]), c.float(softcap)]);
   const masked = c.emit('Add', [scores, mask(c, q, keySegments, attributes, group)]);
   const weights = c.emit('Softmax', [masked], { axis: { int: -1 } });
   const mixed = c.emit('MatMul', [weights, headsFirst(c, v, kv_heads, head_dim)]);

@@ -1,6 +1,6 @@
 /** Which engine op is written how: a new op is a line here. */
 import type { OpLowering } from '../lowering.ts';
-import { activation, add, addScaled, dropout, mul, scale, siluMul } from './arithmetic.ts';
+import { activation, add, addScaled, dropout, mul, scale, siluMul, softcap } from './arithmetic.ts';
 import { attention, kvAppend } from './attention.ts';
 import { embedding, matmul, positions } from './linear.ts';
 import { layernorm, rmsnorm } from './norms.ts';
@@ -24,5 +24,6 @@ export const lowerings: Readonly<Record<string, OpLowering>> = {
   rotary,
   scale,
   'silu-mul': siluMul,
+  softcap,
   split,
 };

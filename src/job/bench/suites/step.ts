@@ -4,21 +4,17 @@
  * int8 cost and save, and planned against allocated bytes.
  */
 import type { Bench } from '../suite.ts';
-import type { Device } from '../../../engine/run/device.ts';
 import type { DecoderOptions } from '../../../models/decoder.ts';
 import { baseParameters, countParameters } from '../../../models/model.ts';
-import type { MicroBatch, TeacherBatch } from '../../../train/batch.ts';
+import type { TeacherBatch } from '../../../train/batch.ts';
 import type { Objective } from '../../../train/step-graphs.ts';
-import { Trainer } from '../../../train/trainer.ts';
-import { randomWeights, SMOLLM2, SMOLLM2_SIXTH } from '../shapes.ts';
+import type { Trainer } from '../../../train/trainer.ts';
+import { GPT, SMOLLM2, SMOLLM2_SIXTH } from '../shapes.ts';
+import { batchOf as batch, benchTrainer, CE, stepsOf } from '../training.ts';
 
 const TOKENS = 512;
 const K = 32;
-/** Steps after the first stop once they took this long; one is timed in any case, three at most. */
-const BUDGET_MS = 20_000;
-const MOST_STEPS = 3;
 const LORA = { r: 8, lora_alpha: 16, lora_dropout: 0, target_modules: ['q_proj', 'v_proj'], use_rslora: false };
-const CE = { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor: 0 } as const;
 const KD = { ...CE, objective: 'forward_kl', temperature: 2, alpha: 0.5, k: K } as const;
 
 export async function stepSuite(bench: Bench): Promise<void> {
@@ -31,8 +27,17 @@ export async function stepSuite(bench: Bench): Promise<void> {
   // forward 2N and activations' gradients 2N a token; causal attention 2 T d a token and layer forward, 2.5 times that backward
   const flops = TOKENS * (4 * N + 7 * layers * TOKENS * heads * head_dim);
 
+  const trainerOf = (of: DecoderOptions, objective: Objective): Promise<Trainer> =>
+    benchTrainer(
+      device,
+      { options: of, adapter: { settings: LORA, trainable: true }, trainable: () => false },
+      objective,
+      { rows: 1, length: TOKENS },
+    );
+  const batchOf = (of: DecoderOptions): ReturnType<typeof batch> => batch(of, { rows: 1, length: TOKENS });
+
   const before = device.liveBytes;
-  const ce = await trainerOf(device, options, CE);
+  const ce = await trainerOf(options, CE);
   const measured = device.liveBytes - before;
   const { weights_bytes } = ce.trainPlan;
   summary.planned_over_measured_bytes = ce.trainPlan.total_bytes / measured;
@@ -66,7 +71,7 @@ export async function stepSuite(bench: Bench): Promise<void> {
   for (const { label, count, ms } of lines.sort((a, b) => b.count * b.ms - a.count * a.ms).slice(0, 12))
     add({ suite: 'step', name: `  ${count} × ${label}`, ms: count * ms });
 
-  const kd = await trainerOf(device, options, KD);
+  const kd = await trainerOf(options, KD);
   const taught = await stepsOf(kd, batchOf(options), teacherOf(options), (words) => tell(`step, distilling: ${words}`));
   kd.free();
   summary.kd_over_ce = taught.ms / plain.ms;
@@ -83,7 +88,7 @@ export async function stepSuite(bench: Bench): Promise<void> {
       shape.length === 2 ? [[name, 'int8' as const] as const] : [],
     ),
   );
-  const packed = await trainerOf(device, { ...options, held }, CE);
+  const packed = await trainerOf({ ...options, held }, CE);
   const eight = await stepsOf(packed, batchOf(options), undefined, (words) => tell(`step, int8 weights: ${words}`));
   summary.int8_step_over_f32 = plain.ms / eight.ms;
   summary.int8_weight_bytes_over_f32 = packed.trainPlan.weights_bytes / weights_bytes;
@@ -96,58 +101,23 @@ export async function stepSuite(bench: Bench): Promise<void> {
     bytes: packed.trainPlan.weights_bytes,
     tokens_per_second: (1000 * TOKENS) / eight.ms,
   });
+
+  await gptStep(bench);
 }
 
-async function trainerOf(device: Device, options: DecoderOptions, objective: Objective): Promise<Trainer> {
-  const shape = { rows: 1, length: TOKENS };
-  return Trainer.create(
-    {
-      device,
-      model: { options, adapter: { settings: LORA, trainable: true }, trainable: () => false },
-      objective,
-      optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0, max_grad_norm: 1 },
-      schedule: { learning_rate: 1e-4, lr_scheduler_type: 'constant', warmup_steps: 0, total_steps: 10 },
-      seed: 1,
-      trainShapes: [shape],
-      evalShapes: [],
-    },
-    async (place) => randomWeights(device, options, place),
-  );
-}
-
-/** The best of a few steps after a first one: milliseconds, and how many of them JavaScript took. */
-async function stepsOf(
-  trainer: Trainer,
-  batch: MicroBatch,
-  teacher: TeacherBatch | undefined,
-  tell: (words: string) => void,
-): Promise<{ ms: number; javascript_ms: number }> {
-  let best = { ms: Infinity, javascript_ms: 0 };
-  let spent = 0;
-  for (let i = 0; i < 2 || (i <= MOST_STEPS && spent < BUDGET_MS); i++) {
-    const start = performance.now();
-    const result = trainer.submitStep([batch], [teacher]);
-    const javascript_ms = performance.now() - start;
-    await result;
-    const ms = performance.now() - start;
-    tell(`${i === 0 ? 'first step' : `step ${i + 1}`} ${(ms / 1000).toFixed(1)} s`);
-    if (i > 0) spent += ms;
-    if (i > 0 && ms < best.ms) best = { ms, javascript_ms };
-  }
-  return best;
-}
-
-function batchOf({ vocab_size }: DecoderOptions): MicroBatch {
-  const ids = Int32Array.from({ length: TOKENS }, (_, i) => (i * 7919) % vocab_size);
-  return {
-    rows: 1,
-    length: TOKENS,
-    input_ids: ids,
-    labels: ids,
-    position_ids: Int32Array.from({ length: TOKENS }, (_, i) => i),
-    segment_ids: new Int32Array(TOKENS).fill(1),
-    filled_rows: 1,
-  };
+/** All weights of a small GPT-2, as people train one from nothing in a page. */
+async function gptStep({ device, summary, add, tell }: Bench): Promise<void> {
+  const shape = { rows: 8, length: 128 };
+  const trainer = await benchTrainer(device, { options: GPT, adapter: null, trainable: () => true }, CE, shape);
+  const { ms } = await stepsOf(trainer, batch(GPT, shape), undefined, (words) => tell(`step, small GPT: ${words}`));
+  trainer.free();
+  summary.gpt_tokens_per_second = (1000 * shape.rows * shape.length) / ms;
+  add({
+    suite: 'step',
+    name: 'full step, GPT-2 of 4 layers × 128, vocabulary 2000, 8 × 128 tokens',
+    ms,
+    tokens_per_second: summary.gpt_tokens_per_second,
+  });
 }
 
 /** A cached teacher's K words a position, made up. */

@@ -1,0 +1,76 @@
+/** Training steps as the suites time them: the trainer itself, on weights and words of noise. */
+import type { Device } from '../../engine/run/device.ts';
+import type { DecoderOptions } from '../../models/decoder.ts';
+import type { MicroBatch, TeacherBatch } from '../../train/batch.ts';
+import type { BatchShape, Objective, StepModel } from '../../train/step-graphs.ts';
+import { Trainer } from '../../train/trainer.ts';
+import { randomWeights } from './shapes.ts';
+
+/** Steps after the first stop once they took this long; one is timed in any case, three at most. */
+const BUDGET_MS = 20_000;
+const MOST_STEPS = 3;
+/** Cross entropy without a teacher. */
+export const CE: Objective = {
+  objective: 'none',
+  temperature: 1,
+  alpha: 0,
+  tail: 'bucket',
+  k: 0,
+  label_smoothing_factor: 0,
+};
+
+export function benchTrainer(
+  device: Device,
+  model: StepModel,
+  objective: Objective,
+  shape: BatchShape,
+): Promise<Trainer> {
+  return Trainer.create(
+    {
+      device,
+      model,
+      objective,
+      optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0, max_grad_norm: 1 },
+      schedule: { learning_rate: 1e-4, lr_scheduler_type: 'constant', warmup_steps: 0, total_steps: 10 },
+      seed: 1,
+      trainShapes: [shape],
+      evalShapes: [],
+    },
+    async (place) => randomWeights(device, model.options, place),
+  );
+}
+
+/** The best of a few steps after a first one: milliseconds, and how many of them JavaScript took. */
+export async function stepsOf(
+  trainer: Trainer,
+  batch: MicroBatch,
+  teacher: TeacherBatch | undefined,
+  tell: (words: string) => void,
+): Promise<{ ms: number; javascript_ms: number }> {
+  let best = { ms: Infinity, javascript_ms: 0 };
+  let spent = 0;
+  for (let i = 0; i < 2 || (i <= MOST_STEPS && spent < BUDGET_MS); i++) {
+    const start = performance.now();
+    const result = trainer.submitStep([batch], [teacher]);
+    const javascript_ms = performance.now() - start;
+    await result;
+    const ms = performance.now() - start;
+    tell(`${i === 0 ? 'first step' : `step ${i + 1}`} ${(ms / 1000).toFixed(1)} s`);
+    if (i > 0) spent += ms;
+    if (i > 0 && ms < best.ms) best = { ms, javascript_ms };
+  }
+  return best;
+}
+
+export function batchOf({ vocab_size }: DecoderOptions, { rows, length }: BatchShape): MicroBatch {
+  const ids = Int32Array.from({ length: rows * length }, (_, i) => (i * 7919) % vocab_size);
+  return {
+    rows,
+    length,
+    input_ids: ids,
+    labels: ids,
+    position_ids: Int32Array.from(ids, (_, i) => i % length),
+    segment_ids: new Int32Array(ids.length).fill(1),
+    filled_rows: rows,
+  };
+}
