@@ -434,7 +434,9 @@ class PackedInputs {
         throw new RangeError(`input '${name}' has ${value.length} numbers, not ${elements}`);
       if (value instanceof Int32Array !== (tensor.type.dtype === 'i32'))
         throw new RangeError(`input '${name}' is ${tensor.type.dtype}`);
-      new (tensor.type.dtype === 'i32' ? Int32Array : Float32Array)(this.host, tensor.pieces[0]!.offset, elements).set(value);
+      new (tensor.type.dtype === 'i32' ? Int32Array : Float32Array)(this.host, tensor.pieces[0]!.offset, elements).set(
+        value,
+      );
     }
     this.device.gpu.queue.writeBuffer(this.buffer, 0, this.host);
   }

@@ -118,16 +118,15 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
 }`,
         workgroups: link.workgroups,
       },
-      ...windows.map(
-        ({ start, rows, operand }): Dispatch => ({
-          label: `embedding-gradient ${N} of ${rows}x${H}`,
-          bindings: [
-            { name: 'ids', operand: ids!, access: 'read' },
-            { name: 'links', operand: links, access: 'read', element: 'vec2<i32>' },
-            { name: 'g', operand: g!, access: 'read', element },
-            { name: 'out', operand, access: 'write', element },
-          ],
-          code: `${sum.entry} {
+      ...windows.map(({ start, rows, operand }): Dispatch => ({
+        label: `embedding-gradient ${N} of ${rows}x${H}`,
+        bindings: [
+          { name: 'ids', operand: ids!, access: 'read' },
+          { name: 'links', operand: links, access: 'read', element: 'vec2<i32>' },
+          { name: 'g', operand: g!, access: 'read', element },
+          { name: 'out', operand, access: 'write', element },
+        ],
+        code: `${sum.entry} {
   ${sum.index}
   let column = i % ${columns}u;
   var place = i / ${columns}u;
@@ -140,9 +139,8 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
   }
   out[row * ${columns}u + column] = total;
 }`,
-          workgroups: sum.workgroups,
-        }),
-      ),
+        workgroups: sum.workgroups,
+      })),
     ];
   },
 };

@@ -19,7 +19,9 @@ const ROWS_A_GROUP = 2 * ROWS_A_THREAD;
 /** Whether the shape is one that reading the weight bounds. Not for adapters that compute on the CPU: there loads cost, not bytes. */
 export function isFewRows(window: MatmulWindow): boolean {
   const { M, N, K, transA, transB, accumulate } = window;
-  return stridesOf(window).a === K && M <= MOST_ROWS && N >= 64 && K % 4 === 0 && !transA && transB === true && !accumulate;
+  return (
+    stridesOf(window).a === K && M <= MOST_ROWS && N >= 64 && K % 4 === 0 && !transA && transB === true && !accumulate
+  );
 }
 
 export function fewRowsCode(window: MatmulWindow): MatmulCode {

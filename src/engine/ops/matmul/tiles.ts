@@ -61,7 +61,8 @@ export function tiledCode(window: MatmulWindow, { TM, TN, WX, WY }: MatmulTile):
       a = (i, s) => `a${i}[${s}]`;
     } else if (vectorA) {
       for (const s of range(steps))
-        for (const q of range(TM / 4)) lines.push(`let a${q}_${s} = a[((k + ${s}u) * ${strides.a}u + m) / 4u + ${q}u];`);
+        for (const q of range(TM / 4))
+          lines.push(`let a${q}_${s} = a[((k + ${s}u) * ${strides.a}u + m) / 4u + ${q}u];`);
       a = (i, s) => `a${i >> 2}_${s}[${i & 3}]`;
     } else {
       for (const s of range(steps))

@@ -9,7 +9,9 @@ import type { Dispatch } from '../../graph/types.ts';
 import { matmulDispatch, type MatmulWindow } from './kernel.ts';
 
 /** Stored rows that the product begins at. */
-type Product = Omit<MatmulWindow, 'offsets' | 'strides'> & { readonly first?: { readonly [name in 'a' | 'b' | 'out']?: number } };
+type Product = Omit<MatmulWindow, 'offsets' | 'strides'> & {
+  readonly first?: { readonly [name in 'a' | 'b' | 'out']?: number };
+};
 
 export function matmulDispatches({ first = {}, ...product }: Product): Dispatch[] {
   const { M, N, K, transA = false, transB = false, accumulate = false } = product;

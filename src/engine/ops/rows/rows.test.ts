@@ -23,7 +23,12 @@ describe('takeRows and replaceRows', () => {
     const test = { tolerance: 0, maxBinding: 64 * 4 * 12 };
     // rows begin in the first window and end in the third
     await checkKernel({ ...test, inputs: [table], build: (t) => takeRows(t, 60, 64) });
-    await checkKernel({ ...test, maxBinding: 70 * 4 * 12, inputs: [table, rows], build: (t, r) => replaceRows(t, r, 60) });
+    await checkKernel({
+      ...test,
+      maxBinding: 70 * 4 * 12,
+      inputs: [table, rows],
+      build: (t, r) => replaceRows(t, r, 60),
+    });
   });
   it('refuses rows beyond the table', () => {
     const graph = new Graph();

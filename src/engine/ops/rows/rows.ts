@@ -78,7 +78,9 @@ export const replaceRowsOp: OpDefinition<ReplaceAttributes> = {
     const [count, H] = rows!.shape as [number, number];
     return windowsOf(out!).map((window): Dispatch => {
       const grid = flatGrid(window.operand.size);
-      const [from, to] = [first, first + count].map((row) => Math.min(Math.max(row - window.start, 0), window.rows) * H);
+      const [from, to] = [first, first + count].map(
+        (row) => Math.min(Math.max(row - window.start, 0), window.rows) * H,
+      );
       const ahead = (window.start - first) * H;
       return {
         label: `replace-rows ${window.rows}x${H}`,

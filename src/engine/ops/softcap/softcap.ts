@@ -1,14 +1,7 @@
 /**
  * Logits bounded as Gemma 2 has them: y = cap · tanh(x / cap), element by element. dx = g · (1 − (y / cap)²).
  */
-import {
-  bytesOf,
-  sizeOf,
-  type Dispatch,
-  type OpDefinition,
-  type Operand,
-  type Value,
-} from '../../graph/types.ts';
+import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Operand, type Value } from '../../graph/types.ts';
 import { mul } from '../mul/mul.ts';
 import { addScaled } from '../scale/scale.ts';
 import { f32, flatGrid, tanhWgsl } from '../wgsl.ts';
