@@ -308,6 +308,28 @@ it('a damaged link says so', async () => {
   await page.getByText('The recipe in this link can’t be used:').waitFor();
 });
 
+it('offers a teacher like BERT its ready students, and others none', async () => {
+  await open('#/teacher');
+  const offered = page.getByRole('radio', { name: 'TinyBERT-4' });
+  const teach = async (model: string): Promise<void> => {
+    await show(page, 'teacher');
+    await page.getByLabel(/^Model/).fill(model);
+    await page.getByLabel(/^Model/).blur();
+    await show(page, 'student');
+  };
+  await teach('google-bert/bert-base-uncased');
+  await offered.check();
+  expect(await page.getByLabel(/^Model/).inputValue()).toBe('google-bert/bert-base-uncased');
+  expect(await page.getByLabel(/^Layers/).inputValue()).toBe('4');
+  await page.getByText('Kept: 4 layers, hidden_size 312, intermediate_size 1200.').waitFor();
+  expect(await page.getByRole('radio', { name: 'All weights' }).isChecked()).toBe(true);
+  await page.getByRole('radio', { name: 'DistilBERT-6' }).check();
+  await page.getByText('Kept: 6 layers.').waitFor();
+  await teach('HuggingFaceTB/SmolLM2-135M-Instruct');
+  await offered.waitFor({ state: 'detached' });
+  expect(complaints).toEqual([]);
+});
+
 it('shows what is wrong with a field beside the field', async () => {
   await open('#/data');
   await page.getByRole('button', { name: 'Use the bundled rows' }).click();

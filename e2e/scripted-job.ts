@@ -383,6 +383,7 @@ const api: JobApi = {
       ],
     })),
   hub: async (settings) => settings ?? { huggingface: 'https://huggingface.co', modelscope: 'https://modelscope.cn' },
+  isEncoder: async (model) => model.includes('bert'),
   teacherKey: async () => undefined,
   tryTeacher: async (url) =>
     url.endsWith(':8000')

@@ -82,3 +82,12 @@ it('forgets the key where the address names another server, and keeps it in no s
   const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, location.href]));
   expect(kept).not.toContain('right');
 });
+
+it('learns how probable it finds words, or the answers that it writes', async () => {
+  const { page } = studio;
+  await page.getByText('The answers that it writes', { exact: true }).click();
+  await page.getByLabel(/^Longest answer/).waitFor();
+  expect(await page.getByText('The 32 most likely words of every position').count()).toBe(0);
+  await page.getByText('Both', { exact: true }).click();
+  await page.getByText('The 32 most likely words of every position').waitFor();
+});

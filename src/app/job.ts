@@ -26,6 +26,7 @@ function open(): JobApi {
     backup: (id) => remote.backup(id),
     restore: (file) => remote.restore(file),
     preview: (recipe, files, like) => remote.preview(recipe, files, like),
+    isEncoder: (model, revision, files, like) => remote.isEncoder(model, revision, files, like),
     estimate: (recipe, files, like) => remote.estimate(recipe, files, like),
     run: (id, onEvent) => remote.run(id, proxy(onEvent)),
     pause: () => remote.pause(),

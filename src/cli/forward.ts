@@ -16,8 +16,7 @@ import { readAdapter, type Adapter } from '../formats/peft.ts';
 import { openSafetensors, streamSafetensors, type TensorToWrite } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
-import { decoder, logitsOf, trainsHead, type DecoderChoices } from '../models/decoder.ts';
-import { encoder, maskedLmLogits } from '../models/encoder.ts';
+import { headGradients, languageModel, wholeLogits } from '../models/language-model.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { fitted } from '../models/untie.ts';
@@ -51,7 +50,7 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const given = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
   const { model, adapter } = given ? fitted(base, given, adapterFolder!) : { model: base, adapter: undefined };
   const batch = await readBatch(await openSafetensors(await nodeFile(inputsFile)), model.options);
-  const targets = isEncoder(model.options) ? batch.labels : targetsOf(batch);
+  const targets = targetsOf(batch, isEncoder(model.options));
 
   const counted = targets.reduce((count, target) => count + (target === -100 ? 0 : 1), 0);
   const { graph, outputs, hasHead } = forwardGraph(model.options, batch, counted > 0, adapter, {
@@ -151,12 +150,10 @@ function forwardGraph(
 ): { graph: Graph; outputs: NamedShape[]; hasHead: boolean } {
   const graph = new Graph();
   const ids = (name: string): Value => graph.input(name, [batch.rows, batch.length], 'i32');
-  const onDecoder = adapter && { settings: adapter.config, trainable: wanted.gradients };
+  const onModel = adapter && { settings: adapter.config, trainable: wanted.gradients };
   const trainBase = wanted.gradients && adapter === undefined;
-  const { head, hidden_states } = build(graph, options, ids, {
-    adapter: onDecoder,
-    trainable: () => trainBase,
-  });
+  const choices = { adapter: onModel, trainable: () => trainBase };
+  const { head, hidden_states } = languageModel(graph, options, ids, choices);
   const outputs: NamedShape[] = [];
   const output = (name: string, value: Value): void => {
     graph.output(name, value);
@@ -164,14 +161,13 @@ function forwardGraph(
   };
   const last = hidden_states.at(-1)!;
   if (head) {
-    output('logits', head.logits());
+    output('logits', wholeLogits(head));
   } else output('last_hidden_state', last);
   if (wanted.hidden) hidden_states.forEach((value, index) => output(`hidden.${index}`, value));
   const targets = ids('targets');
   const scale = graph.input('token_scale', [1]);
   if (!counts || !head) return { graph, outputs, hasHead: head !== undefined };
 
-  const isTrained = (value: Value): boolean => graph.sourceOf(value)?.trainable === true;
   const attributes = {
     objective: 'none',
     temperature: 1,
@@ -180,8 +176,7 @@ function forwardGraph(
     label_smoothing: 0,
     softcap: head.softcap,
     hiddenGradient: wanted.gradients,
-    weightGradient: isTrained(head.weight) || (!isEncoder(options) && trainsHead(options, onDecoder)),
-    biasGradient: head.bias !== undefined && isTrained(head.bias),
+    ...headGradients(graph, options, head, choices),
   } as const;
   const { loss } = linearLoss(head.hidden, head.weight, targets, scale, attributes, undefined, head.bias);
   output('loss', loss);
@@ -200,36 +195,6 @@ function forwardGraph(
     }
   }
   return { graph, outputs, hasHead: true };
-}
-
-/** The logits and what they are made of; undefined where the model has no head. */
-interface Built {
-  readonly head?: {
-    readonly hidden: Value;
-    readonly weight: Value;
-    readonly bias?: Value;
-    readonly softcap?: number;
-    readonly logits: () => Value;
-  };
-  readonly hidden_states: readonly Value[];
-}
-
-function build(graph: Graph, options: ModelOptions, ids: (name: string) => Value, choices: DecoderChoices): Built {
-  const segments = ids('segments');
-  const input_ids = ids('input_ids');
-  if (isEncoder(options)) {
-    const { head, hidden_states } = encoder(
-      graph,
-      options,
-      { input_ids, segments, token_type_ids: ids('token_type_ids') },
-      choices,
-    );
-    return { head: head && { ...head, logits: () => maskedLmLogits(head) }, hidden_states };
-  }
-  const inputs = { input_ids, position_ids: ids('position_ids'), query_segments: segments, key_segments: segments };
-  const { hidden, head, hidden_states } = decoder(graph, options, inputs, choices);
-  const softcap = options.final_logit_softcapping;
-  return { head: { hidden, weight: head, softcap, logits: () => logitsOf(options, hidden, head) }, hidden_states };
 }
 
 /** A shape without symbols. */

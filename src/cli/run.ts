@@ -24,7 +24,16 @@ import type { TeacherDoor } from './teacher-door.ts';
 
 const usage = 'run [RECIPE.json] --out DIR [--resume]';
 /** What a run leaves in its folder; a folder that holds one of these is no new run's. */
-const OUTPUTS = ['model', 'adapter', 'report.json', 'report.html', 'metrics.jsonl', 'recipe.json', '.stillroom'];
+const OUTPUTS = [
+  'model',
+  'adapter',
+  'answers.jsonl',
+  'report.json',
+  'report.html',
+  'metrics.jsonl',
+  'recipe.json',
+  '.stillroom',
+];
 
 export const command: Command = {
   usage,

@@ -50,6 +50,11 @@ describe('serve', () => {
     expect((await get('/', { 'if-none-match': String(headers.etag) })).status).toBe(304);
   });
 
+  it('refuses what is no address, and goes on', async () => {
+    expect((await get('//')).status).toBe(400);
+    expect((await get('/')).status).toBe(200);
+  });
+
   it('gives hashed files for ever, and ranges of them', async () => {
     const { headers } = await get('/assets/index-abc.js');
     expect(headers['cache-control']).toContain('immutable');

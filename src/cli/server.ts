@@ -72,8 +72,10 @@ export async function serve(
 ): Promise<Server> {
   const { routes = [] } = options;
   const server = createServer((request, response) => {
-    const url = new URL(request.url ?? '/', 'http://localhost');
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+    const asked = request.url ?? '/';
+    if (!URL.canParse(asked, 'http://localhost')) return sendText(response, 400, 'this is no address');
+    const url = new URL(asked, 'http://localhost');
     const route = routes.find(({ prefix }) => url.pathname.startsWith(prefix));
     const answer = route ? route.handle(request, response, url) : servePage(folder, request, response, url.pathname);
     answer.catch((error: unknown) => {

@@ -312,7 +312,9 @@ describe('prepareData', () => {
     const recipe = parseRecipe(JSON.parse(readFileSync('public/bundled/recipe.json', 'utf8')), 'recipe.json');
     const rows = new MemorySource('rows.jsonl', Uint8Array.from(readFileSync('public/bundled/arithmetic/rows.jsonl')));
     const told: number[] = [];
-    const made = await prepareData(rows, recipe.data, await bundled(), recipe.seed, (done) => void told.push(done));
+    const made = await prepareData(rows, recipe.data, await bundled(), recipe.seed, {
+      onProgress: (done) => void told.push(done),
+    });
     expect(made.report).toMatchObject({ read: 100, kept: 100, cut: 0, dropped: [], train_rows: 80, eval_rows: 20 });
     expect(told.at(-1)).toBe(100);
     expect(made.longest).toBeLessThanOrEqual(48);

@@ -1,11 +1,11 @@
 /**
- * Random numbers that are a pure function of (seed, stream, place): Philox4x32-10, counter (place / 4, 0, 0, stream),
+ * Random numbers that are a pure function of (seed, stream, row, place): Philox4x32-10, counter (place / 4, row, 0, stream),
  * key (seed, 0). So a shuffle of epoch 3 is the same whether epochs 1 and 2 were run in this process or before a crash.
  */
 import { philox } from '../engine/ops/philox.ts';
 
 /** What a stream of numbers is for; streams never overlap. Epochs and splits of one seed differ by these. */
-export const STREAM = { split: 0x5350_4c00, epoch: 0x4550_0000, rows: 0x524f_5700 } as const;
+export const STREAM = { split: 0x5350_4c00, epoch: 0x4550_0000, rows: 0x524f_5700, mask: 0x4d41_5300 } as const;
 
 export class Random {
   private block: readonly number[] = [];
@@ -15,12 +15,14 @@ export class Random {
   constructor(
     private readonly seed: number,
     private readonly stream: number,
+    /** Which of the stream's rows, where each has numbers of its own. */
+    private readonly row = 0,
   ) {}
 
   /** 32 random bits. */
   word(): number {
     if (this.at === 4) {
-      this.block = philox([this.counter++, 0, 0, this.stream], [this.seed, 0]);
+      this.block = philox([this.counter++, this.row, 0, this.stream], [this.seed, 0]);
       this.at = 0;
     }
     return this.block[this.at++]!;

@@ -7,6 +7,7 @@
  *  - plain texts get the end token where they lack it;
  *  - rows longer than max_length lose their end; a row in which nothing counts any more is dropped (not where rows are
  *    packed), and said so.
+ * An encoder's rows are masked instead (mask.ts).
  * One liberty: with assistant_only_loss, a plain prompt and completion are taken as a user's and the assistant's turn,
  * where TRL stops with an error.
  */
@@ -15,13 +16,14 @@ import { InputError } from '../formats/input-error.ts';
 import type { ChatTemplate } from '../models/chat-template.ts';
 import type { Tokenizer } from '../models/tokenizer.ts';
 import type { Data } from '../recipe/schema.ts';
+import { maskedRow, type Masking } from './mask.ts';
 import type { Row } from './row.ts';
 
 export interface TokenizedRow {
   /** Row number from 0 in the file. */
   readonly index: number;
   readonly input_ids: Int32Array;
-  /** Not shifted; -100 does not count. */
+  /** Not shifted; -100 does not count. Of a masked row what stood there. */
   readonly labels: Int32Array;
 }
 
@@ -31,13 +33,16 @@ export interface Tokenized {
   readonly cut: number;
   readonly dropped: readonly { reason: string; rows: number }[];
   readonly tokens: number;
-  /** Tokens whose labels count, the first of each row aside: nothing predicts it. */
+  /** Tokens whose labels count, the first of each row aside where nothing predicts it. */
   readonly counted: number;
   /** Longest row before cutting. */
   readonly longest: number;
 }
 
-type Settings = Pick<Data, 'max_length' | 'packing' | 'assistant_only_loss' | 'completion_only_loss'>;
+export type Settings = Pick<Data, 'max_length' | 'packing' | 'assistant_only_loss' | 'completion_only_loss'> & {
+  /** Of an encoder's rows. */
+  readonly masking?: Masking;
+};
 
 export const NOTHING_COUNTS = 'nothing that counts is left within max_length';
 
@@ -58,18 +63,18 @@ export async function tokenizeRows(
   let [cut, dropped, tokens, counted, longest] = [0, 0, 0, 0, 0];
   for (const [done, index] of order.entries()) {
     if (done % 256 === 0) await onProgress?.(done);
-    const { input_ids, labels } = tokenizeRow(rows[index]!, tokenizer, settings, `${file}: row ${index + 1}`);
-    longest = Math.max(longest, input_ids.length);
-    const ids = input_ids.slice(0, settings.max_length);
-    const shown = labels.slice(0, settings.max_length);
-    if (ids.length === 0 || (!settings.packing && shown.every((label) => label === -100))) {
+    const made = cutRow(rows[index]!, index, tokenizer, settings, `${file}: row ${index + 1}`);
+    const { input_ids, labels, length } = made;
+    longest = Math.max(longest, length);
+    if (input_ids.length === 0 || (!settings.packing && labels.every((label) => label === -100))) {
       dropped++;
       continue;
     }
-    if (ids.length < input_ids.length) cut++;
-    tokens += ids.length;
-    counted += shown.reduce((sum, label, i) => sum + (i > 0 && label !== -100 ? 1 : 0), 0);
-    kept.push({ index, input_ids: Int32Array.from(ids), labels: Int32Array.from(shown) });
+    if (input_ids.length < length) cut++;
+    tokens += input_ids.length;
+    const row = { index, input_ids: Int32Array.from(input_ids), labels: Int32Array.from(labels) };
+    counted += countedPositions(row.labels, settings.masking !== undefined).length;
+    kept.push(row);
   }
   await onProgress?.(order.length);
   return {
@@ -82,7 +87,29 @@ export async function tokenizeRows(
   };
 }
 
-/** One row, not cut. */
+/** One row as it is trained on. @returns with its length in tokens before it was cut */
+export function cutRow(
+  row: Row,
+  index: number,
+  tokenizer: Tokenizer,
+  settings: Settings,
+  file: string,
+): { input_ids: number[]; labels: number[]; length: number } {
+  const { max_length, masking } = settings;
+  if (masking) return maskedRow(row, index, tokenizer, masking, max_length);
+  const { input_ids, labels } = tokenizeRow(row, tokenizer, settings, file);
+  return { input_ids: input_ids.slice(0, max_length), labels: labels.slice(0, max_length), length: input_ids.length };
+}
+
+/** Positions whose logits a label is held against: the one before each that counts, of a masked row its own. */
+export function countedPositions(labels: Int32Array, masked: boolean): number[] {
+  const ahead = masked ? 0 : 1;
+  const positions: number[] = [];
+  for (let t = 0; t + ahead < labels.length; t++) if (labels[t + ahead] !== -100) positions.push(t);
+  return positions;
+}
+
+/** One row of a model that reads one way, not cut. */
 export function tokenizeRow(
   row: Row,
   tokenizer: Tokenizer,
@@ -97,13 +124,6 @@ export function tokenizeRow(
       throw new InputError(file, error.place, `${error.file}: ${error.what}`, error.allowed);
     throw error;
   }
-}
-
-/** Positions whose next token counts: what a teacher is asked about. */
-export function countedPositions(labels: Int32Array): number[] {
-  const positions: number[] = [];
-  for (let t = 0; t + 1 < labels.length; t++) if (labels[t + 1] !== -100) positions.push(t);
-  return positions;
 }
 
 function labelled(

@@ -270,12 +270,13 @@ function storedNames({ options, parameters, weights }: ExportModel): string[] {
   return [...names, ...[...weights.tensors.keys()].filter((name) => /^(\w+\.)?pooler\./.test(name))];
 }
 
-interface GgufModel {
+export interface GgufModel {
   readonly shape: GgufShape;
   readonly options: DecoderOptions;
 }
 
-function ggufOf({ config, options, folder }: ExportModel): GgufModel {
+/** What a GGUF says of the model; one that has no such form is refused. */
+export function ggufOf({ config, options, folder }: Pick<ExportModel, 'config' | 'options' | 'folder'>): GgufModel {
   if (isEncoder(options)) {
     const what = `${String(config.model_type)} is an encoder, and those are not written as GGUF`;
     throw new InputError(folder.name, 'config.json: model_type', what, 'no GGUF');

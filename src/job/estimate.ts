@@ -3,6 +3,7 @@
  * what such an adapter was seen to do. Reads rows and configs, no weights.
  */
 import { prepareData, type PreparedData } from '../data/prepare.ts';
+import { countedPositions } from '../data/tokenize.ts';
 import { countParameters } from '../models/model.ts';
 import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
@@ -13,6 +14,7 @@ import { rememberedRate } from './known-device.ts';
 import type { Estimate } from './protocol.ts';
 import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
+import { studentEncoder } from './steps/student-encoder.ts';
 import { studentTokenizer } from './steps/student-tokenizer.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { refuseTooLarge } from './steps/too-large.ts';
@@ -33,7 +35,9 @@ export async function estimateOf(context: RecipeContext, host: Host): Promise<Es
   const { recipe, sources } = context;
   const tokenizer = await studentTokenizer(context);
   const source = await sources.file('data.source', recipe.data.source);
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed);
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
+    encoder: await studentEncoder(context),
+  });
   const batches = batchesOf(prepared, tokenizer, recipe);
   const student = await openStudent(context);
   const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });
@@ -110,12 +114,9 @@ function isSoftware({ info }: GPUAdapter): boolean {
 }
 
 /** Ids, logits and log Σ exp of every target position, in the plain coding. */
-function cacheBytes({ train, eval: evaluated }: PreparedData, { distill }: Recipe): number {
+function cacheBytes({ train, eval: evaluated, masked }: PreparedData, { distill }: Recipe): number {
   const temperatures = new Set([1, distill.temperature]).size;
-  let positions = 0;
-  for (const { labels } of [...train, ...evaluated]) {
-    labels.forEach((label, i) => (positions += i > 0 && label !== -100 ? 1 : 0));
-  }
+  const positions = [...train, ...evaluated].reduce((sum, row) => sum + countedPositions(row.labels, masked).length, 0);
   return 4 * positions * (1 + 2 * distill.k + temperatures);
 }
 

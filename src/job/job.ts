@@ -35,6 +35,7 @@ import type {
 } from './protocol.ts';
 import { newRun, summaryOf } from './run-facts.ts';
 import { Sources } from './sources.ts';
+import { studentEncoder } from './steps/student-encoder.ts';
 import { Talk } from './talk.ts';
 import { retold } from './told.ts';
 import { tryTeacher } from './try-teacher.ts';
@@ -122,6 +123,11 @@ export class Job implements JobApi {
 
   async preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview> {
     return previewOf(await this.context(recipe, files, like));
+  }
+
+  async isEncoder(model: string, revision: string | undefined, files: BroughtFiles, like?: string): Promise<boolean> {
+    const alone: RecipeInput = { student: { model, revision }, data: { source: 'none' } };
+    return (await studentEncoder(await this.context(alone, files, like))) !== undefined;
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {

@@ -1,9 +1,10 @@
 /** The rows as a run will see them, before there is one: what was recognised, what is wrong, the first few with tokens. */
 import { inspectDataset } from '../data/dataset.ts';
-import { prepareData } from '../data/prepare.ts';
+import { prepareData, settingsOf } from '../data/prepare.ts';
 import type { Row } from '../data/row.ts';
-import { tokenizeRow } from '../data/tokenize.ts';
+import { cutRow, type Settings } from '../data/tokenize.ts';
 import type { Tokenizer } from '../models/tokenizer.ts';
+import { studentEncoder } from './steps/student-encoder.ts';
 import { studentTokenizer } from './steps/student-tokenizer.ts';
 import type { RecipeContext } from './context.ts';
 import type { ChatMessage, Preview } from './protocol.ts';
@@ -16,13 +17,15 @@ export async function previewOf(context: RecipeContext): Promise<Preview> {
   const source = await sources.file('data.source', recipe.data.source);
   const { format, rows, columns, problems, samples } = await inspectDataset(source, recipe.data.format);
   const tokenizer = await tokenizerOf(context);
+  const encoder = tokenizer && (await studentEncoder(context));
+  const settings = settingsOf(recipe.data, encoder, recipe.seed);
   const shown = samples.map((row, i) => ({
     messages: messagesOf(row),
-    ...(tokenizer && { tokens: tokensOf(row, tokenizer, recipe.data, `${source.name}: row ${i + 1}`) }),
+    ...(tokenizer && { tokens: tokensOf(row, i, tokenizer, settings, `${source.name}: row ${i + 1}`) }),
   }));
   const preview: Preview = { format, rows, columns, problems, samples: shown };
   if (!tokenizer || problems.length > 0 || rows > COUNTED_ROWS) return preview;
-  const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed);
+  const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed, { encoder });
   return { ...preview, cut: report.cut, longest };
 }
 
@@ -49,13 +52,15 @@ function messagesOf(row: Row): ChatMessage[] {
 
 function tokensOf(
   row: Row,
+  index: number,
   tokenizer: Tokenizer,
-  data: RecipeContext['recipe']['data'],
+  settings: Settings,
   place: string,
 ): { text: string; counts: boolean }[] {
-  const { input_ids, labels } = tokenizeRow(row, tokenizer, data, place);
-  return input_ids.slice(0, data.max_length).map((id, i) => ({
+  const { input_ids, labels } = cutRow(row, index, tokenizer, settings, place);
+  const masked = settings.masking !== undefined;
+  return input_ids.map((id, i) => ({
     text: tokenizer.decode([id]),
-    counts: i > 0 && labels[i] !== -100,
+    counts: labels[i] !== -100 && (masked || i > 0),
   }));
 }

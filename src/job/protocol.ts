@@ -119,6 +119,8 @@ export interface Report {
     tokens_per_second?: number;
     cache_bytes?: number;
     mass_kept?: Record<string, number>;
+    /** That it wrote for the student to learn, and how many of them the student learns from. */
+    answers?: { written: number; kept?: number };
   };
   readonly train: {
     steps: number;
@@ -246,6 +248,8 @@ export interface JobApi {
   restore(file: Blob): Promise<RunSummary>;
   /** Reads rows (and the student's tokenizer), no weights. */
   preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview>;
+  /** Whether a model is an encoder, by its config.json: what is asked of a student differs. */
+  isEncoder(model: string, revision: string | undefined, files: BroughtFiles, like?: string): Promise<boolean>;
   /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
   pause(): Promise<void>;

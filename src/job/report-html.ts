@@ -104,6 +104,9 @@ function teacherWords(teacher: Report['teacher']): string {
     `Kind <code>${escape(teacher.kind)}</code>`,
     ...(teacher.parameters === undefined ? [] : [`${count(teacher.parameters)} parameters`]),
     ...(teacher.tokens_per_second === undefined ? [] : [`${count(teacher.tokens_per_second)} tokens a second`]),
+    ...(teacher.answers?.kept === undefined
+      ? []
+      : [`${count(teacher.answers.written)} answers written, ${count(teacher.answers.kept)} learnt from`]),
     ...(teacher.cache_bytes === undefined ? [] : [`a cache of ${bytes(teacher.cache_bytes)}`]),
     ...Object.entries(teacher.mass_kept ?? {}).map(
       ([t, mass]) => `${percent(mass)} of its probability kept at T = ${escape(t)}`,

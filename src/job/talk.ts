@@ -5,6 +5,7 @@
 import type { Device } from '../engine/run/device.ts';
 import { InputError } from '../formats/input-error.ts';
 import { Generator } from '../models/generate.ts';
+import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { Model } from '../models/model.ts';
 import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
 import { Checkpoints } from './checkpoints.ts';
@@ -16,9 +17,10 @@ import { choicesOf, likely, openedTokens, type Likely } from './opened.ts';
 import type { ChatMessage, GenerateSettings, OpenedToken, TokenChoice } from './protocol.ts';
 import type { RunFacts } from './run-facts.ts';
 import { Sources } from './sources.ts';
-import { endTokens } from './steps/answers.ts';
+import { endTokens, readsOnly } from './steps/answers.ts';
 import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './steps/device-model.ts';
 import { IMPORTANCE, keptImportance } from './steps/importance.ts';
+import { studentEncoder } from './steps/student-encoder.ts';
 import { openStudent } from './steps/student.ts';
 import { trainedWeights } from './steps/train-student.ts';
 
@@ -26,7 +28,7 @@ type Who = 'teacher' | 'start' | 'student';
 
 interface Speaker {
   readonly on: DeviceModel;
-  readonly model: Model;
+  readonly model: Model<ModelOptions>;
   generator?: Generator;
 }
 
@@ -130,6 +132,7 @@ export class Talk {
     const { recipe, recipe_file, id } = facts;
     const local = await keptFiles(host.shelf.folder(id, 'inputs'));
     const context = { recipe, recipeFile: recipe_file, sources: new Sources(host, local, recipe_file) };
+    if (await studentEncoder(context)) throw readsOnly(recipe.student.model);
     const folder = await context.sources.model('student.model', recipe.student.model, recipe.student.revision);
     const tokenizer = await loadTokenizer(folder);
     return { runId: id, context, tokenizer, device: await openKnownDevice(host), speakers: new Map() };
@@ -188,14 +191,16 @@ function promptOf(tokenizer: Tokenizer, facts: RunFacts, messages: readonly Chat
 
 /** A generator is compiled for sizes: they grow by doubling, so that a conversation compiles a few. */
 async function fitting(device: Device, speaker: Speaker, prompt: number, answer: number): Promise<Generator> {
-  const most = speaker.on.options.max_position_embeddings;
+  const { options, tensors, adapter } = speaker.on;
+  if (isEncoder(options)) throw readsOnly(speaker.model.name);
+  const most = options.max_position_embeddings;
   const known = speaker.generator;
   if (known && known.shape.prompt >= prompt && known.shape.capacity - known.shape.prompt >= answer) return known;
   known?.free();
   let size = 64;
   while (size < prompt) size *= 2;
   const shape = { batch: 1, prompt: Math.min(size, most - 1), capacity: Math.min(most, size + Math.max(answer, 128)) };
-  speaker.generator = await Generator.create(device, speaker.on.options, speaker.on.tensors, shape, speaker.on.adapter);
+  speaker.generator = await Generator.create(device, options, tensors, shape, adapter);
   return speaker.generator;
 }
 

@@ -61,10 +61,10 @@ async function end(run: ActiveRun, error: unknown): Promise<void> {
     return run.emit(last);
   }
   const message = error instanceof Error ? error.message : String(error);
+  // Bad input leaves nothing behind; what a teacher wrote for this run is not thrown away for it.
+  const input = error instanceof InputError && run.facts.found.teacher?.answers === undefined;
   const last: Extract<JobEvent, { kind: 'paused' | 'error' }> =
-    error instanceof DiskFull
-      ? { kind: 'paused', why: 'disk-full', message }
-      : { kind: 'error', input: error instanceof InputError, message };
+    error instanceof DiskFull ? { kind: 'paused', why: 'disk-full', message } : { kind: 'error', input, message };
   try {
     await run.happened(last.kind === 'paused' ? 'paused' : 'fault', message);
     await run.note({ state: last.kind === 'paused' ? 'paused' : 'failed', last });
@@ -73,6 +73,6 @@ async function end(run: ActiveRun, error: unknown): Promise<void> {
     if (!(noting instanceof DiskFull)) throw noting;
   }
   run.emit(last);
-  const isTold = error instanceof EngineError || error instanceof ServerFault;
-  if (last.kind === 'error' && !last.input && !isTold) console.error(error);
+  const isTold = error instanceof InputError || error instanceof EngineError || error instanceof ServerFault;
+  if (last.kind === 'error' && !isTold) console.error(error);
 }

@@ -6,7 +6,7 @@
  */
 import { MemorySource, readText, type FileSource } from '../formats/byte-source.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
-import { readArchitecture } from './architectures/index.ts';
+import { isEncoder, readArchitecture, type ModelOptions } from './architectures/index.ts';
 import { headName, type DecoderOptions } from './decoder.ts';
 import { trainsWhole, type LoraSettings, type TokenIndices } from './lora.ts';
 import { baseParameters, type Model } from './model.ts';
@@ -50,7 +50,7 @@ export async function addTokens(folder: FileSource, tokens: readonly string[]): 
 }
 
 /** The model with rows for them. */
-export function growVocabulary(model: Model, { folder, first, count }: AddedTokens): Model {
+export function growVocabulary(model: Model<ModelOptions>, { folder, first, count }: AddedTokens): Model<ModelOptions> {
   if (count === 0) return { ...model, folder };
   const vocab_size = Math.max(model.options.vocab_size, first + count);
   const config = { ...model.config, vocab_size };
@@ -79,11 +79,11 @@ export function growVocabulary(model: Model, { folder, first, count }: AddedToke
  * of a table that it trains whole.
  */
 export function trainedTokens(
-  options: DecoderOptions,
+  options: ModelOptions,
   { first, count }: AddedTokens,
   settings: LoraSettings,
 ): TokenIndices | null {
-  if (count === 0) return null;
+  if (count === 0 || isEncoder(options)) return null;
   const ids = Array.from({ length: count }, (_, i) => first + i);
   if (options.tie_word_embeddings) return ids;
   const tables = tablesOf(options).filter((name) => !trainsWhole(settings, name));

@@ -5,13 +5,11 @@
 import type { Shape } from '../engine/graph/types.ts';
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
-import { configField, readArchitecture } from './architectures/index.ts';
-import { cutWeights, importantLayers, keptChannels, type Widths } from './cut.ts';
-import type { DecoderOptions } from './decoder.ts';
+import { configField, isEncoder, readAnyArchitecture, type ModelOptions } from './architectures/index.ts';
+import { cutWeights, importantLayers, keptChannels, layersOf, sizesOf, type Widths } from './cut.ts';
 import type { Importance } from './importance.ts';
 import { initialWeight } from './initialize.ts';
 import { baseParameters, type Model } from './model.ts';
-import { LLAMA_NAMES, type DecoderNames } from './names.ts';
 
 export interface Compression {
   readonly num_hidden_layers?: number;
@@ -31,26 +29,28 @@ const WIDTHS = ['hidden_size', 'intermediate_size', 'num_attention_heads', 'num_
  * @param importance as it was measured, for `init: importance`; without it the first of everything is taken, which has the
  *   same shapes and bytes
  */
-export function compress(
-  model: Model,
+export function compress<Options extends ModelOptions>(
+  model: Model<Options>,
   choice: Compression,
   seed: number,
   file: string,
   importance?: Importance,
-): Model {
-  const kept = keptLayers(model.options.num_hidden_layers, choice, file, importance);
+): Model<Options> {
+  const { num_hidden_layers } = model.options;
+  const kept = keptLayers(num_hidden_layers, choice, file, importance);
   const field = (name: string): string => configField(model.config.model_type, name);
   const config: Record<string, unknown> = { ...model.config, [field('num_hidden_layers')]: kept.length };
   // a layer keeps its window, listed or by habit
-  const { sliding_layers } = model.options;
+  const sliding_layers = isEncoder(model.options) ? undefined : model.options.sliding_layers;
   if (sliding_layers) {
     const slides = (layer: number): boolean => sliding_layers[layer % sliding_layers.length]!;
     config.layer_types = kept.map((layer) => (slides(layer) ? 'sliding_attention' : 'full_attention'));
   } else if (Array.isArray(config.layer_types)) {
     config.layer_types = kept.map(() => (config.layer_types as unknown[])[0]);
   }
-  const widths = widthsOf(model.options, choice);
-  const narrower = WIDTHS.filter((width) => widths[width] !== model.options[width]);
+  const sizes = sizesOf(model.options);
+  const widths = widthsOf(sizes, choice, isEncoder(model.options));
+  const narrower = WIDTHS.filter((width) => widths[width] !== sizes[width]);
   for (const width of narrower) {
     if (choice.init !== 'scratch' && choice.init !== 'importance') {
       throw new InputError(
@@ -62,34 +62,50 @@ export function compress(
     }
     config[field(width)] = widths[width];
   }
-  if (narrower.length > 0) {
+  if (isEncoder(model.options)) {
+    if (widths.num_key_value_heads !== widths.num_attention_heads) {
+      const what = `is ${widths.num_key_value_heads}, and each of an encoder's heads has keys of its own`;
+      throw new InputError(
+        file,
+        'student.compress.num_key_value_heads',
+        what,
+        `${widths.num_attention_heads}, or nothing`,
+      );
+    }
+    delete config.num_key_value_heads;
+  } else if (narrower.length > 0) {
     if (choice.init === 'scratch') delete config.head_dim;
-    else if (model.options.rotary) config.head_dim = model.options.head_dim;
+    else if (model.options.rotary) config.head_dim = sizes.head_dim;
   }
-  const options = readArchitecture(config, file);
+  // of the same kind: model_type stays
+  const options = readAnyArchitecture(config, file, new Set(model.weights.tensors.keys())) as Options;
   const parameters = baseParameters(options);
   const weights = (): TensorFile => {
-    if (choice.init === 'scratch') return fromScratch(parameters, seed, config, options);
-    if (narrower.length === 0) return fromLayers(model.weights, parameters, kept, options.names ?? LLAMA_NAMES);
-    const { head_dim } = model.options;
-    if (options.head_dim !== head_dim) {
+    if (choice.init === 'scratch') {
+      return fromScratch(parameters, seed, config, isEncoder(options) ? {} : options);
+    }
+    if (narrower.length === 0) return fromLayers(model.weights, parameters, kept, layersOf(options));
+    const { head_dim } = sizes;
+    const asked = sizesOf(options).head_dim;
+    if (asked !== head_dim) {
       throw new InputError(
         file,
         'student.compress.hidden_size',
-        `heads of ${options.head_dim} can't be cut out of heads of ${head_dim}`,
+        `heads of ${asked} can't be cut out of heads of ${head_dim}`,
         `${head_dim} a head`,
       );
     }
-    const channels = keptChannels(model.options, widths, kept, importance, file);
+    const channels = keptChannels({ ...sizes, num_hidden_layers }, widths, kept, importance, file);
     return cutWeights(model.weights, model.options, channels, parameters.keys(), importance);
   };
   return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights: weights() };
 }
 
 /** Where each head has keys of its own, they are cut with the heads. */
-function widthsOf(options: DecoderOptions, choice: Compression): Widths {
+function widthsOf(options: Widths, choice: Compression, isEncoder: boolean): Widths {
   const heads = choice.num_attention_heads ?? options.num_attention_heads;
-  const own = options.num_key_value_heads === options.num_attention_heads && choice.init === 'importance';
+  const shared = options.num_key_value_heads === options.num_attention_heads;
+  const own = isEncoder || (shared && choice.init === 'importance');
   return {
     hidden_size: choice.hidden_size ?? options.hidden_size,
     intermediate_size: choice.intermediate_size ?? options.intermediate_size,
@@ -134,7 +150,7 @@ function fromLayers(
   weights: TensorFile,
   parameters: ReadonlyMap<string, Shape>,
   kept: readonly number[],
-  { layers }: DecoderNames,
+  layers: string,
 ): TensorFile {
   const sourceOf = (name: string): string => {
     if (!name.startsWith(`${layers}.`)) return name;

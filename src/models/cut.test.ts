@@ -4,10 +4,14 @@ import { nodeFile, nodeFolder } from '../cli/node-files.ts';
 import { testDevice } from '../engine/testing.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
+import type { ModelOptions } from './architectures/index.ts';
+import { tinyEncoderFolder, type TinyEncoder } from './architectures/tiny-encoder.testing.ts';
 import { compress, type Compression } from './compress.ts';
+import { encodedSequences } from './encoder-outputs.ts';
+import type { EncoderOptions } from './encoder.ts';
 import { measureImportance, type Importance } from './importance.ts';
 import { sequenceLogits } from './logits.ts';
-import { openModel, type Model } from './model.ts';
+import { openAnyModel, openModel, type Model } from './model.ts';
 import { loadParameters } from './on-device.ts';
 
 const shared = '../shared/reference';
@@ -21,7 +25,10 @@ async function firstRow(name: string): Promise<number[]> {
 }
 
 /** The model with some weights changed; `at` is given every place of a tensor. */
-function changed(model: Model, change: (name: string, data: Float32Array, shape: readonly number[]) => void): Model {
+function changed<Options extends ModelOptions>(
+  model: Model<Options>,
+  change: (name: string, data: Float32Array, shape: readonly number[]) => void,
+): Model<Options> {
   const weights: TensorFile = {
     ...model.weights,
     async readF32(name) {
@@ -202,5 +209,71 @@ describe.skipIf(!existsSync(`${shared}/gpt2`))('importance of GPT-2', () => {
     const both = cut(model, { num_attention_heads: quiet, hidden_size: quiet * D }, importance);
     expect(both.weights.tensors.get('transformer.h.0.attn.c_attn.weight')!.shape).toEqual([quiet * D, 3 * quiet * D]);
     expect((await both.weights.readF32('transformer.h.0.attn.c_attn.bias')).length).toBe(3 * quiet * D);
+  });
+});
+
+describe('importance of an encoder', () => {
+  const IDS = [2, 9, 14, 30, 7, 21, 11, 3];
+  const encoded = async (model: Model<EncoderOptions>): Promise<Float32Array> => {
+    const device = await testDevice();
+    return (await encodedSequences(device, model.options, await loadParameters(device, model), [IDS]))[0]!.logits;
+  };
+  const measuredOf = async (model: Model<EncoderOptions>): Promise<Importance> => {
+    const device = await testDevice();
+    return measureImportance(device, model.options, await loadParameters(device, model), [IDS, IDS.slice(0, 4)]);
+  };
+  const opened = async (name: TinyEncoder): Promise<Model<EncoderOptions>> =>
+    (await openAnyModel(await tinyEncoderFolder(name))) as Model<EncoderOptions>;
+
+  it.each(['bert', 'distilbert'] as const)('%s: silent channels of the MLP go, and nothing changes', async (name) => {
+    const whole = await opened(name);
+    const { names, intermediate_size, num_hidden_layers } = whole.options;
+    const quiet = new Set([1, 5, 6, 13]);
+    const model = changed(whole, (weight, data, shape) => {
+      if (!weight.includes(`.${names.up}.`)) return;
+      const width = shape[1] ?? 1;
+      data.forEach((_, i) => {
+        if (quiet.has(Math.floor(i / width))) data[i] = 0;
+      });
+    });
+    const importance = await measuredOf(model);
+    for (const of of importance.intermediate) for (const channel of quiet) expect(of[channel]).toBe(0);
+    const choice = { intermediate_size: intermediate_size - quiet.size, init: 'importance' } as const;
+    const smaller = compress(model, choice, 1, 'r.json', importance);
+    expect(largestDifference(await encoded(smaller), await encoded(model))).toBeLessThan(1e-6);
+    expect(importance.layers).toHaveLength(num_hidden_layers);
+    for (const angle of importance.layers) expect(angle).toBeGreaterThan(0.01);
+  });
+
+  it('cuts heads with the channels that they fill, all weights alike', async () => {
+    const whole = await opened('bert');
+    const choice = { hidden_size: 8, num_attention_heads: 2, num_hidden_layers: 1, init: 'importance' } as const;
+    const smaller = compress(whole, choice, 1, 'r.json', await measuredOf(whole));
+    for (const [name, shape] of smaller.parameters) {
+      expect(smaller.weights.tensors.get(name)!.shape, name).toEqual(shape);
+      const size = (shape as number[]).reduce((a, b) => a * b, 1);
+      expect((await smaller.weights.readF32(name)).length, name).toBe(size);
+    }
+    expect(smaller.config).toMatchObject({ hidden_size: 8, num_attention_heads: 2, num_hidden_layers: 1 });
+    expect(smaller.parameters.get('bert.encoder.layer.0.attention.self.query.weight')).toEqual([8, 8]);
+    expect((await encoded(smaller)).every(Number.isFinite)).toBe(true);
+    expect(() => compress(whole, { ...choice, hidden_size: 6 }, 1, 'r.json')).toThrow(
+      "student.compress.hidden_size: heads of 3 can't be cut out of heads of 4",
+    );
+    expect(() => compress(whole, { num_key_value_heads: 1, init: 'scratch' }, 1, 'r.json')).toThrow(
+      'student.compress.num_key_value_heads',
+    );
+  });
+
+  it.each(['bert', 'distilbert'] as const)('%s: keeps layers as they are, or starts at random', async (name) => {
+    const whole = await opened(name);
+    const { names } = whole.options;
+    const last = compress(whole, { layers: [1], init: 'even' }, 1, 'r.json');
+    const of = (layer: number) => `${names.layers}.${layer}.${names.down}.weight`;
+    expect(await last.weights.readF32(of(0))).toEqual(await whole.weights.readF32(of(1)));
+    const sizes = { num_hidden_layers: 4, hidden_size: 24, num_attention_heads: 12, intermediate_size: 30 };
+    const random = compress(whole, { ...sizes, init: 'scratch' }, 1, 'r.json');
+    expect(random.options).toMatchObject(sizes);
+    expect((await random.weights.readF32(of(3))).length).toBe(24 * 30);
   });
 });

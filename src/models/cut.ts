@@ -10,7 +10,7 @@
  */
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
-import type { DecoderOptions } from './decoder.ts';
+import { isEncoder, type ModelOptions } from './architectures/index.ts';
 import type { Importance } from './importance.ts';
 import { baseParameters } from './model.ts';
 import { LLAMA_NAMES } from './names.ts';
@@ -24,10 +24,22 @@ export interface Kept {
   readonly kv_heads: readonly (readonly number[])[];
 }
 
-export type Widths = Pick<
-  DecoderOptions,
-  'hidden_size' | 'intermediate_size' | 'num_attention_heads' | 'num_key_value_heads'
->;
+export interface Widths {
+  readonly hidden_size: number;
+  readonly intermediate_size: number;
+  readonly num_attention_heads: number;
+  readonly num_key_value_heads: number;
+}
+
+/** An encoder's heads have keys and values of their own. */
+export function sizesOf(options: ModelOptions): Widths & { readonly head_dim: number } {
+  if (!isEncoder(options)) return options;
+  const { hidden_size, num_attention_heads: heads } = options;
+  return { ...options, num_key_value_heads: heads, head_dim: options.head_dim ?? hidden_size / heads };
+}
+
+/** What stands before a layer's number in the names of its weights, without the dot. */
+export const layersOf = ({ names = LLAMA_NAMES }: ModelOptions): string => names.layers;
 
 /** The layers that turn their input most, in their order. */
 export function importantLayers({ layers }: Importance, count: number): number[] {
@@ -36,7 +48,7 @@ export function importantLayers({ layers }: Importance, count: number): number[]
 
 /** @param importance without it the first of everything: shapes and bytes are the same, and a plan needs no more */
 export function keptChannels(
-  from: DecoderOptions,
+  from: Widths & { readonly num_hidden_layers: number },
   to: Widths,
   layers: readonly number[],
   importance: Importance | undefined,
@@ -105,10 +117,16 @@ function largest(score: readonly number[], count: number): number[] {
 /** How often a size is counted in each axis of each weight. */
 type Axes = ReadonlyMap<string, readonly { hidden: number; intermediate: number; heads: number; kv_heads: number }[]>;
 
-function axesOf(options: DecoderOptions): Axes {
+function axesOf(options: ModelOptions): Axes {
+  const {
+    hidden_size,
+    intermediate_size,
+    num_attention_heads: heads,
+    num_key_value_heads: kv,
+    head_dim,
+  } = sizesOf(options);
   const shapes = (change: Partial<Widths>): Map<string, readonly number[]> =>
-    baseParameters({ ...options, ...change }) as Map<string, readonly number[]>;
-  const { hidden_size, intermediate_size, num_attention_heads: heads, num_key_value_heads: kv } = options;
+    baseParameters({ ...options, head_dim, ...change }) as Map<string, readonly number[]>;
   const plain = shapes({});
   const hidden = shapes({ hidden_size: 2 * hidden_size });
   const intermediate = shapes({ intermediate_size: 2 * intermediate_size });
@@ -136,7 +154,7 @@ function entriesOf(
     heads: readonly number[];
     kv_heads: readonly number[];
   },
-  options: DecoderOptions,
+  options: Widths & { readonly head_dim: number },
 ): number[] | undefined {
   const entries: number[] = [];
   let start = 0;
@@ -156,13 +174,14 @@ function entriesOf(
 
 export function cutWeights(
   weights: TensorFile,
-  options: DecoderOptions,
+  options: ModelOptions,
   kept: Kept,
   names: Iterable<string>,
   importance: Importance | undefined,
 ): TensorFile {
   const axes = axesOf(options);
-  const { layers } = options.names ?? LLAMA_NAMES;
+  const sizes = sizesOf(options);
+  const layers = layersOf(options);
   const sources = new Map<string, { source: string; entries: (number[] | undefined)[]; shape: readonly number[] }>();
   const tensors = new Map<string, TensorInfo>();
   for (const name of names) {
@@ -176,7 +195,7 @@ export function cutWeights(
       kv_heads: kept.kv_heads[layer ?? 0]!,
     };
     const whole = weights.tensors.get(source)!.shape;
-    const entries = axes.get(source)!.map((counts) => entriesOf(counts, ofLayer, options));
+    const entries = axes.get(source)!.map((counts) => entriesOf(counts, ofLayer, sizes));
     const shape = whole.map((size, axis) => entries[axis]?.length ?? size);
     sources.set(name, { source, entries, shape: whole });
     tensors.set(name, { dtype: 'F32', shape, bytes: 4 * shape.reduce((a, b) => a * b, 1) });
@@ -185,7 +204,8 @@ export function cutWeights(
     const { source, entries, shape } = sources.get(name)!;
     const data = await weights.readF32(source);
     const cut = entries.every((places) => places === undefined) ? data : gathered(data, shape, entries);
-    const squares = options.norm === 'layernorm' ? undefined : importance?.norms[source.replace(/\.weight$/, '')];
+    if (isEncoder(options) || options.norm === 'layernorm') return cut;
+    const squares = importance?.norms[source.replace(/\.weight$/, '')];
     if (squares === undefined || kept.hidden.length === options.hidden_size) return cut;
     return withSameScale(cut, data, squares, kept.hidden, options.norm_offset ?? 0);
   };

@@ -27,6 +27,8 @@ export interface EncoderOptions {
   readonly hidden_size: number;
   readonly num_hidden_layers: number;
   readonly num_attention_heads: number;
+  /** hidden_size / num_attention_heads where absent, as in every config; cut.ts asks with another. */
+  readonly head_dim?: number;
   readonly intermediate_size: number;
   readonly max_position_embeddings: number;
   /** Kinds of token that are told apart (first and second sentence); undefined: none. */
@@ -46,6 +48,8 @@ export interface EncoderInputs {
   readonly input_ids: Value;
   /** i32 [batch, tokens]: 0 is padding; tokens see those of their own segment only. */
   readonly segments: Value;
+  /** i32 [batch, tokens]; absent: each token's place in its row. */
+  readonly position_ids?: Value;
   /** i32 [batch, tokens], where the model tells types apart. */
   readonly token_type_ids?: Value;
 }
@@ -75,7 +79,7 @@ export function encoder(
   choices: DecoderChoices = {},
 ): EncoderOutputs {
   const { hidden_size: H, num_attention_heads: heads, names } = options;
-  const head_dim = H / heads;
+  const { head_dim = H / heads } = options;
   const trainable = trained(choices);
   const weight = (name: string, shape: Dim[]): Value =>
     graph.parameter(name, shape, { trainable: trainable(name), dtype: options.held?.get(name) });
@@ -97,18 +101,23 @@ export function encoder(
     x = add(x, embedding(table('token_type_embeddings', options.type_vocab_size), inputs.token_type_ids!));
   }
   const places = table('position_embeddings', options.max_position_embeddings);
-  x = add(x, embedding(places, positions(inputs.input_ids)));
+  x = add(x, embedding(places, inputs.position_ids ?? positions(inputs.input_ids)));
   x = norm(`${names.embeddings}.LayerNorm`, x);
 
   const states = [x];
   const seen = { heads, kv_heads: heads, head_dim, scale: 1 / Math.sqrt(head_dim), causal: false };
-  for (let i = 0; i < options.num_hidden_layers; i++) {
-    const path = `${names.layers}.${i}`;
-    const [q, k, v] = names.qkv.map((name) => linear(`${path}.${name}`, x, H)) as [Value, Value, Value];
+  const layer = (path: string, x: Value): Value => {
+    const [q, k, v] = names.qkv.map((name) => linear(`${path}.${name}`, x, heads * head_dim)) as [Value, Value, Value];
     const [attended] = attention(q, k, v, inputs.segments, inputs.segments, seen);
-    x = norm(`${path}.${names.attention_norm}`, add(x, linear(`${path}.${names.attention_output}`, attended!, H)));
-    const inner = activated(linear(`${path}.${names.up}`, x, options.intermediate_size));
-    x = norm(`${path}.${names.mlp_norm}`, add(x, linear(`${path}.${names.down}`, inner, H)));
+    const y = norm(
+      `${path}.${names.attention_norm}`,
+      add(x, linear(`${path}.${names.attention_output}`, attended!, H)),
+    );
+    const inner = activated(linear(`${path}.${names.up}`, y, options.intermediate_size));
+    return norm(`${path}.${names.mlp_norm}`, add(y, linear(`${path}.${names.down}`, inner, H)));
+  };
+  for (let i = 0; i < options.num_hidden_layers; i++) {
+    x = graph.block(() => layer(`${names.layers}.${i}`, states[i]!));
     states.push(x);
   }
   if (!options.head) return { hidden: x, hidden_states: states };

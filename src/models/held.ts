@@ -5,6 +5,7 @@
  */
 import type { PackedDType } from '../engine/graph/packing.ts';
 import { pack, unpack } from '../formats/pack-weights.ts';
+import type { ModelOptions } from './architectures/index.ts';
 import type { Model } from './model.ts';
 
 /**
@@ -12,7 +13,11 @@ import type { Model } from './model.ts';
  * @returns the model with its matrices held as `dtype`; embedding and head, whose rows a softmax compares, no coarser
  * than int8
  */
-export function heldAs<M extends Model>(model: M, dtype: PackedDType, trained: (name: string) => boolean): M {
+export function heldAs<M extends Model<ModelOptions>>(
+  model: M,
+  dtype: PackedDType,
+  trained: (name: string) => boolean,
+): M {
   const held = new Map<string, PackedDType>();
   for (const [name, shape] of model.parameters) {
     if (shape.length !== 2 || trained(name)) continue;

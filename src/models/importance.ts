@@ -14,7 +14,9 @@ import { matmul, mul, sumLeading } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
-import { decoder, type DecoderOptions } from './decoder.ts';
+import { isEncoder, type ModelOptions } from './architectures/index.ts';
+import { sizesOf } from './cut.ts';
+import { languageModel } from './language-model.ts';
 import { LLAMA_NAMES } from './names.ts';
 
 export interface Importance {
@@ -35,7 +37,7 @@ const BATCHES = 4;
 /** @param tensors the model's parameters on the device */
 export async function measureImportance(
   device: Device,
-  options: DecoderOptions,
+  options: ModelOptions,
   tensors: ReadonlyMap<string, DeviceTensor>,
   sequences: readonly (readonly number[])[],
   onProgress?: (done: number, of: number) => void,
@@ -48,7 +50,7 @@ export async function measureImportance(
   let tokens = 0;
   try {
     for (const [i, row] of rows.entries()) {
-      const outputs = await program.run({ ...row });
+      const outputs = await program.run({ ...row, token_type_ids: new Int32Array(row.input_ids.length) });
       for (const [name, data] of outputs) {
         const sum = sums.get(name) ?? new Float64Array(name.startsWith('turn.') ? 1 : data.length);
         sums.set(name, sum);
@@ -69,21 +71,15 @@ export async function measureImportance(
     layers: layers.map((i) => mean(`turn.${i}`)[0]!),
     norms: Object.fromEntries(starting('norm.').map((name) => [name.slice('norm.'.length), mean(name)])),
     intermediate: layers.map((i) => mean(`mlp.${i}`)),
-    heads: layers.map((i) => byHead(mean(`attention.${i}`), options.head_dim)),
+    heads: layers.map((i) => byHead(mean(`attention.${i}`), sizesOf(options).head_dim)),
   };
 }
 
 /** Outputs: sums over the tokens of squares, and for each layer's boundary the products that its angle is made of. */
-function measuringGraph(options: DecoderOptions, length: number): Graph {
+function measuringGraph(options: ModelOptions, length: number): Graph {
   const graph = new Graph();
   const ids = (name: string): Value => graph.input(name, [1, length], 'i32');
-  const segments = ids('segments');
-  const { hidden, hidden_states } = decoder(graph, options, {
-    input_ids: ids('input_ids'),
-    position_ids: ids('position_ids'),
-    query_segments: segments,
-    key_segments: segments,
-  });
+  const { hidden_states } = languageModel(graph, options, ids);
   const { names = LLAMA_NAMES, hidden_size, num_hidden_layers } = options;
   const readers = new Map<string, { x: Value; y: Value }>();
   for (const node of graph.nodes) {
@@ -104,8 +100,10 @@ function measuringGraph(options: DecoderOptions, length: number): Graph {
     squares(`norm.${graph.sourceOf(gain!)!.name.replace(/\.weight$/, '')}`, node.outputs[0]!);
   }
 
-  // the last of hidden_states is normed already
-  const stream = [...hidden_states.slice(0, -1), hidden.node.inputs[0]!];
+  // the last of a decoder's hidden_states is normed already, and an encoder's stream is normed at every layer
+  const stream = isEncoder(options)
+    ? hidden_states
+    : [...hidden_states.slice(0, -1), hidden_states.at(-1)!.node.inputs[0]!];
   const ones = graph.constant('ones', [hidden_size, 1], new Float32Array(hidden_size).fill(1));
   const product = (name: string, a: Value, b: Value): void => graph.output(name, matmul(mul(a, b), ones));
   stream.forEach((x, i) => {

@@ -9,6 +9,7 @@
  */
 import { concrete } from '../engine/graph/types.ts';
 import type { AdapterTensor } from '../formats/peft.ts';
+import { isEncoder, type ModelOptions } from './architectures/index.ts';
 import { initialLora, initialWeight } from './initialize.ts';
 import { adapted, trainedRows, trainsWhole, type LoraSettings } from './lora.ts';
 import { adapterParameters, type Model } from './model.ts';
@@ -16,7 +17,7 @@ import { adapterParameters, type Model } from './model.ts';
 export type LoraInit = boolean | 'gaussian';
 
 export async function newAdapter(
-  { options, weights }: Pick<Model, 'options' | 'weights'>,
+  { options, weights }: Pick<Model<ModelOptions>, 'options' | 'weights'>,
   settings: LoraSettings,
   init: LoraInit,
   seed: number,
@@ -40,7 +41,7 @@ export async function newAdapter(
     const pair = { a: tensors.get(`${path}.lora_A.weight`)!, b: tensors.get(`${path}.lora_B.weight`)! };
     const { scaling } = adapted(settings, path)!;
     const weight = await weights.readF32(`${path}.weight`);
-    tensors.set(name, { shape, data: rowNorms(weight, pair, scaling, options.conv1d ?? false) });
+    tensors.set(name, { shape, data: rowNorms(weight, pair, scaling, !isEncoder(options) && options.conv1d === true) });
   }
   return tensors;
 }
@@ -91,6 +92,8 @@ const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
   gemma3_text: ['q_proj', 'v_proj'],
   phi3: ['qkv_proj'],
   gpt2: ['c_attn'],
+  bert: ['query', 'value'],
+  distilbert: ['q_lin', 'v_lin'],
 };
 
 export const defaultTargets = (model_type: unknown): readonly string[] | undefined =>

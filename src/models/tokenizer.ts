@@ -51,6 +51,10 @@ export class Tokenizer {
   /** That of the end where the tokenizer names none: padding is masked everywhere, so its id never counts. */
   readonly pad_token_id: number;
   readonly special_tokens: SpecialTokens;
+  /** Of a masked language model: `mask_token`, or `[MASK]` where the config leaves it to the class (BertTokenizer). */
+  readonly mask_token_id: number | undefined;
+  /** Tokens that stand for no text: those named in the config and those that tokenizer.json marks special. */
+  readonly special_ids: ReadonlySet<number>;
   /** undefined where the model brings none (a base model). */
   readonly chat_template: ChatTemplate | undefined;
   /** sha256 of tokenizer.json, hex. */
@@ -98,6 +102,9 @@ export class Tokenizer {
     this.bos_token_id = idOf('bos_token');
     this.eos_token_id = idOf('eos_token');
     this.pad_token_id = idOf('pad_token') ?? this.eos_token_id ?? 0;
+    const known = (token = ''): number | undefined => this.encoder.token_to_id(token);
+    this.mask_token_id = known(this.special_tokens['mask_token'] ?? '[MASK]');
+    this.special_ids = specialIdsOf(tokenizer, Object.values(this.special_tokens).map(known));
     this.cleanUp = config['clean_up_tokenization_spaces'] === true;
     this.chat_template =
       about.chatTemplate && new ChatTemplate(about.chatTemplate.text, this.special_tokens, about.chatTemplate.file);
@@ -377,6 +384,12 @@ function specialTokensOf(config: Json): SpecialTokens {
     if (typeof content === 'string' && content !== '') tokens[name] = content;
   }
   return tokens;
+}
+
+function specialIdsOf(tokenizer: Json, named: readonly (number | undefined)[]): ReadonlySet<number> {
+  const added = (tokenizer['added_tokens'] as { id: number; special?: boolean }[] | undefined) ?? [];
+  const special = added.filter((token) => token.special).map(({ id }) => id);
+  return new Set([...special, ...named.filter((id) => id !== undefined)]);
 }
 
 /** tokenizer_config.json holds one template, or several by name. */

@@ -8,7 +8,7 @@ import { InputError } from '../formats/input-error.ts';
 import type { Adapter } from '../formats/peft.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
-import { headName } from './decoder.ts';
+import { headName } from './language-model.ts';
 import { trainsWhole, type LoraSettings } from './lora.ts';
 import { baseParameters, type Model } from './model.ts';
 import { LLAMA_NAMES } from './names.ts';
@@ -29,7 +29,7 @@ export function fitted<Options extends ModelOptions>(
 }
 
 /** The adapter as PEFT reads it again: a weight that stays tied is in the file under both names. */
-export function stored({ options }: Pick<Model, 'options'>, { config, tensors }: Adapter): Adapter {
+export function stored({ options }: Pick<Model<ModelOptions>, 'options'>, { config, tensors }: Adapter): Adapter {
   const shared = tensors.get(headName(options));
   if (!config.ensure_weight_tying || !options.tie_word_embeddings || !shared) return { config, tensors };
   return { config, tensors: new Map([...tensors, [HEAD, shared]]) };

@@ -86,6 +86,13 @@ function refuseContradictions(recipe: Recipe, file: string): void {
       'a teacher of kind "engine", whose weights can be cut, or "student"',
     );
   }
+  if (distill.answers !== null && teacher.kind !== 'endpoint') {
+    refuse(
+      'distill.answers',
+      `asks a teacher of kind "${teacher.kind}" to write`,
+      'null, or a teacher of kind "endpoint"',
+    );
+  }
   if (teacher.kind === 'endpoint' && distill.objective !== 'none' && distill.temperature !== 1) {
     refuse(
       'distill.temperature',

@@ -207,6 +207,13 @@ export const data = v.strictObject({
     v.nullable(flag('Learn only the completion of prompt/completion rows; null does so where rows have that shape.')),
     null,
   ),
+  mlm_probability: v.optional(
+    number(
+      'Of an encoder (BERT): the share of tokens that are masked and guessed; of those 80% become the mask, 10% another token, 10% stay. Drawn once for each row.',
+      { above: 0, max: 1 },
+    ),
+    0.15,
+  ),
 });
 
 export const distill = v.strictObject({
@@ -241,6 +248,41 @@ export const distill = v.strictObject({
     'bucket',
   ),
   beta: v.optional(number('Mixture weight of jsd, as in TRL’s GKD.', { above: 0, below: 1 }), 0.5),
+  answers: v.optional(
+    v.nullable(
+      v.pipe(
+        v.strictObject({
+          num_return_sequences: v.optional(integer('Answers asked for to each question.', { min: 1, max: 64 }), 1),
+          max_new_tokens: v.optional(
+            integer('Longest answer in tokens; what is cut off there is not learnt.', { min: 1 }),
+            1024,
+          ),
+          temperature: v.optional(
+            number('Temperature at which answers are drawn; 0 takes the likeliest word.', { min: 0, max: 2 }),
+            0.7,
+          ),
+          top_p: v.optional(
+            number('Only the likeliest words that together have this probability.', { above: 0, max: 1 }),
+            1,
+          ),
+          stop: v.optional(listOf('Texts at which an answer ends.', v.pipe(v.string(), v.minLength(1))), []),
+          verify: v.optional(
+            oneOf('Which answers are learnt: all, or those whose final answer is that of the row.', [
+              'none',
+              'exact_match',
+            ]),
+            'none',
+          ),
+          reasoning: v.optional(
+            flag('Learn what the teacher thinks before it answers, between <think> and </think>.'),
+            true,
+          ),
+        }),
+        v.description('The teacher writes the answers that the student learns; null keeps those of the rows.'),
+      ),
+    ),
+    null,
+  ),
   skew: v.optional(number('Share of the teacher mixed into the student by skew_kl.', { min: 0, below: 1 }), 0.1),
 });
 

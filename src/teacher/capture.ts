@@ -8,7 +8,9 @@ import { linearTopk } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
-import { decoder, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
+import type { ModelOptions } from '../models/architectures/index.ts';
+import type { DecoderAdapter } from '../models/decoder.ts';
+import { languageModel } from '../models/language-model.ts';
 
 export interface TeacherInputs {
   readonly rows: number;
@@ -34,7 +36,7 @@ export class EngineTeacher {
 
   constructor(
     private readonly device: Device,
-    private readonly options: DecoderOptions,
+    private readonly options: ModelOptions,
     private readonly tensors: ReadonlyMap<string, DeviceTensor>,
     private readonly choice: {
       readonly k: number;
@@ -51,6 +53,7 @@ export class EngineTeacher {
       input_ids: batch.input_ids,
       position_ids: batch.position_ids,
       segments: batch.segment_ids,
+      token_type_ids: new Int32Array(batch.input_ids.length), // a row is one text
     });
     return {
       ids: outputs.get('ids') as Int32Array,
@@ -83,23 +86,11 @@ export class EngineTeacher {
   private graph(rows: number, length: number): Graph {
     const graph = new Graph();
     const ids = (name: string): Value => graph.input(name, [rows, length], 'i32');
-    const segments = ids('segments');
-    const { hidden, head } = decoder(
-      graph,
-      this.options,
-      {
-        input_ids: ids('input_ids'),
-        position_ids: ids('position_ids'),
-        query_segments: segments,
-        key_segments: segments,
-      },
-      { adapter: this.choice.adapter },
-    );
-    const top = linearTopk(hidden, head, {
-      k: this.choice.k,
-      temperatures: this.choice.temperatures,
-      softcap: this.options.final_logit_softcapping,
-    });
+    const { k, temperatures, adapter } = this.choice;
+    const { head } = languageModel(graph, this.options, ids, { adapter });
+    if (!head) throw new RangeError('a model without a head has no logits');
+    const { hidden, weight, bias, softcap } = head;
+    const top = linearTopk(hidden, weight, { k, temperatures, softcap }, bias);
     graph.output('ids', top.ids);
     graph.output('logits', top.logits);
     graph.output('log_z', top.log_z);

@@ -32,14 +32,20 @@ export interface PreparedBatch {
     input_ids: Int32Array;
     position_ids: Int32Array;
     segments: Int32Array;
+    /** All 0: a row is one text. */
+    token_type_ids: Int32Array;
     targets: Int32Array;
     weights: Float32Array;
   };
 }
 
-/** The target of a place is the next place's label, unless that belongs to another document or row. */
-export function targetsOf(batch: MicroBatch): Int32Array {
+/**
+ * What a place's logits are compared with: the next place's label, unless that belongs to another document or row.
+ * @param masked the model guesses the token at the place itself (masked LM)
+ */
+export function targetsOf(batch: MicroBatch, masked: boolean): Int32Array {
   const { rows, length, labels, segment_ids } = batch;
+  if (masked) return labels;
   const targets = new Int32Array(rows * length).fill(-100);
   for (let row = 0; row < rows; row++) {
     for (let t = 0; t + 1 < length; t++) {
@@ -50,8 +56,8 @@ export function targetsOf(batch: MicroBatch): Int32Array {
   return targets;
 }
 
-export function prepare(batch: MicroBatch): PreparedBatch {
-  const targets = targetsOf(batch);
+export function prepare(batch: MicroBatch, masked: boolean): PreparedBatch {
+  const targets = targetsOf(batch, masked);
   const weights = new Float32Array(targets.length);
   let counted = 0;
   let attended = 0;
@@ -68,6 +74,7 @@ export function prepare(batch: MicroBatch): PreparedBatch {
       input_ids: batch.input_ids,
       position_ids: batch.position_ids,
       segments: batch.segment_ids,
+      token_type_ids: new Int32Array(targets.length),
       targets,
       weights,
     },

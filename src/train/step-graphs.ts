@@ -9,7 +9,9 @@ import { Graph } from '../engine/graph/graph.ts';
 import type { TensorType, Value } from '../engine/graph/types.ts';
 import { accumulate, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
-import { decoder, headName, trainsHead, type DecoderAdapter, type DecoderOptions } from '../models/decoder.ts';
+import type { ModelOptions } from '../models/architectures/index.ts';
+import type { DecoderAdapter } from '../models/decoder.ts';
+import { headGradients, languageModel } from '../models/language-model.ts';
 import type { LoraSettings } from '../models/lora.ts';
 import { unitsOf, update, type Optim } from './optimizers.ts';
 import { decays, type Shard, type Trainable } from './flat-parameters.ts';
@@ -28,7 +30,7 @@ export interface Objective {
 }
 
 export interface StepModel {
-  readonly options: DecoderOptions;
+  readonly options: ModelOptions;
   readonly adapter: { readonly settings: LoraSettings; readonly trainable: boolean } | null;
   /** Names of trained base weights. */
   readonly trainable: (name: string) => boolean;
@@ -43,7 +45,7 @@ export interface BatchShape {
 export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
- * Inputs: input_ids, position_ids, segments, targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
+ * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
  * optimiser step); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
  * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher.
@@ -79,6 +81,7 @@ export function trainingStep(
 }
 
 const ONE = Float32Array.of(1);
+const NO_GRADIENTS = { weightGradient: false, biasGradient: false } as const;
 
 export function evaluationStep(model: StepModel, objective: Objective, shape: BatchShape): Graph {
   const graph = new Graph();
@@ -115,22 +118,13 @@ function forward(
   training: boolean,
 ): { loss: Value } {
   const ids = (name: string): Value => graph.input(name, [rows, length], 'i32');
-  const segments = ids('segments');
   const dropout = training && model.adapter?.trainable && model.adapter.settings.lora_dropout > 0;
   const adapter: DecoderAdapter | undefined = model.adapter
     ? { ...model.adapter, dropout_seed: dropout ? graph.input('seed', [2], 'i32') : undefined }
     : undefined;
-  const { hidden, head } = decoder(
-    graph,
-    model.options,
-    {
-      input_ids: ids('input_ids'),
-      position_ids: ids('position_ids'),
-      query_segments: segments,
-      key_segments: segments,
-    },
-    { adapter, trainable: training ? model.trainable : () => false },
-  );
+  const choices = { adapter, trainable: training ? model.trainable : () => false };
+  const { head } = languageModel(graph, model.options, ids, choices);
+  if (!head) throw new RangeError('a model without a head has nothing to learn from');
   const teacher =
     objective.k > 0
       ? {
@@ -140,8 +134,8 @@ function forward(
         }
       : undefined;
   const { loss, stats } = linearLoss(
-    hidden,
-    head,
+    head.hidden,
+    head.weight,
     ids('targets'),
     graph.input('token_scale', [1]),
     {
@@ -152,12 +146,12 @@ function forward(
       beta: objective.beta,
       skew: objective.skew,
       label_smoothing: objective.label_smoothing_factor,
-      softcap: model.options.final_logit_softcapping,
+      softcap: head.softcap,
       hiddenGradient: training,
-      weightGradient:
-        training && (model.trainable(headName(model.options)) || trainsHead(model.options, model.adapter)),
+      ...(training ? headGradients(graph, model.options, head, choices) : NO_GRADIENTS),
     },
     teacher,
+    head.bias,
   );
   graph.output('loss', loss);
   graph.output('sums', matmul(graph.input('weights', [rows * length, 1]), stats, { transA: true }));

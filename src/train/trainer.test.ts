@@ -4,23 +4,23 @@ import { nodeFile, nodeFolder } from '../cli/node-files.ts';
 import { expectClose, testDevice } from '../engine/testing.ts';
 import { readAdapter } from '../formats/peft.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
-import { openModel } from '../models/model.ts';
+import { openAnyModel } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import type { MicroBatch } from './batch.ts';
 import type { Optim } from './optimizers.ts';
 import { Trainer, type StepResult, type TrainerSetup } from './trainer.ts';
 
-const folder = '../shared/reference/llama';
+const references = ['llama', 'bert', 'distilbert'].map((name) => ({ name, folder: `../shared/reference/${name}` }));
 
-describe.skipIf(!existsSync(folder))(
-  'training against PyTorch (trajectory.json; skipped where ../shared is absent)',
-  () => {
+describe.skipIf(!existsSync(references[0]!.folder)).each(references)(
+  'training $name against PyTorch (trajectory.json; skipped where ../shared is absent)',
+  ({ folder }) => {
     const hyper = (): { warmup_steps: number; total_steps: number; learning_rate: number; weight_decay: number } =>
       JSON.parse(readFileSync(`${folder}/trajectory.json`, 'utf8')).hyperparameters;
 
     async function setUp(optim?: Optim): Promise<{ trainer: Trainer; batches: MicroBatch[] }> {
       const device = await testDevice();
-      const model = await openModel(nodeFolder(folder));
+      const model = await openAnyModel(nodeFolder(folder));
       const adapter = await readAdapter(nodeFolder(`${folder}/lora`));
       const file = await openSafetensors(await nodeFile(`${folder}/trajectory_inputs.safetensors`));
       const [rows, length] = file.tensors.get('input_ids.0')!.shape as [number, number];

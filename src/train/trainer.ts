@@ -10,6 +10,7 @@ import { EngineError } from '../engine/errors.ts';
 import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program, type HostArray, type ProfileLine } from '../engine/run/program.ts';
+import { isEncoder } from '../models/architectures/index.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
 import { hyperOf, stateBytes, type Optim, type OptimizerSettings } from './optimizers.ts';
@@ -194,7 +195,7 @@ export class Trainer {
    * GPU has them, so a caller may submit the next step first.
    */
   submitStep(batches: readonly MicroBatch[], teachers: readonly (TeacherBatch | undefined)[]): Promise<StepResult> {
-    const prepared = batches.map(prepare);
+    const prepared = batches.map((batch) => this.prepare(batch));
     const counted = prepared.reduce((sum, one) => sum + one.counted, 0);
     const step = this.step++;
     const micro = prepared.map((one, i) =>
@@ -212,7 +213,7 @@ export class Trainer {
   ): Promise<EvalResult> {
     const total = { loss: 0, rows: 0, ce: 0, kl: 0, entropy: 0, correct: 0, batches: 0, counted: 0 };
     for (const batch of batches) {
-      const one = prepare(batch);
+      const one = this.prepare(batch);
       if (one.counted === 0) continue;
       const program = this.evaluation.get(keyOf(batch));
       if (!program) throw new RangeError(`no program for an evaluation batch of ${batch.rows} x ${batch.length}`);
@@ -238,7 +239,7 @@ export class Trainer {
 
   /** Where the time of a micro-batch's step goes. Leaves accumulated gradients behind: for measuring only. */
   profile(batch: MicroBatch, teacher: TeacherBatch | undefined, least_ms: number): Promise<ProfileLine[]> {
-    const one = prepare(batch);
+    const one = this.prepare(batch);
     return this.programFor(one.batch).profile(this.inputsOfStep(one, teacher, one.counted, 0, 0), least_ms);
   }
 
@@ -278,6 +279,10 @@ export class Trainer {
     for (const program of [...this.training.values(), ...this.evaluation.values(), this.update]) program.free();
     this.flat.free();
     this.arena.free();
+  }
+
+  private prepare(batch: MicroBatch): PreparedBatch {
+    return prepare(batch, isEncoder(this.setup.model.options));
   }
 
   private programFor(batch: MicroBatch): Program {

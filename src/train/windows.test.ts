@@ -11,7 +11,7 @@ import { MODELS, options as small, train } from './testing.ts';
 import type { Optim } from './optimizers.ts';
 import type { StepModel } from './step-graphs.ts';
 
-/** An embedding of 410 KB in seven windows (205 KB as f16 in two, 115 KB as int8 in two), linear layers of up to 262 KB. */
+/** An embedding of 410 KB in seven windows (205 KB as f16 in three, 115 KB as int8 in two), linear layers of up to 262 KB. */
 const options = {
   ...small,
   vocab_size: 400,

@@ -210,14 +210,21 @@ export const en = {
   server: {
     about:
       'A model too large for this device may run on another: in a server of your house or school, or a hosted one. It is sent the rows.',
+    learn: 'What the student learns from it',
+    learns: {
+      probabilities: 'How probable it finds each word',
+      answers: 'The answers that it writes',
+      both: 'Both',
+    },
     key: 'Key of the server',
     keyAbout: 'If it wants one. It is sent to this address alone and forgotten when this page closes.',
     try: 'Try the connection',
     trying: 'Asking…',
     logprobs: (server: string) =>
       `It answers, in the way of ${server}, and says how probable each word is: the student can learn from it.`,
+    answers: 'It answers: the student can learn from what it writes.',
     noLogprobs:
-      'It answers, but does not say how probable the words of a given text are. vLLM, SGLang and llama.cpp’s own server do.',
+      'It answers, but does not say how probable the words of a given text are: vLLM, SGLang and llama.cpp’s own server do. The student can learn the answers that it writes.',
     mixed:
       'Nobody could be reached. This page came over https, and browsers then reach an http address only on this machine, or not at all: give the server https, or open Stillroom from this machine (npm start).',
     faults: {
@@ -242,6 +249,9 @@ export const en = {
     whole: 'The whole model is kept.',
     cutSummary: (parts: string) => `Kept: ${parts}.`,
     keepLayers: (n: number) => plural(n, 'layer'),
+    ready: 'Ready shapes for a BERT',
+    readyAbout:
+      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 has 4 layers of 312 channels and TinyBERT-6 has 6 of 768, both from random weights; DistilBERT-6 keeps six of the teacher’s own layers and learns fastest.',
   },
   train: {
     title: {

@@ -189,12 +189,20 @@ export const zh: Messages = {
   },
   server: {
     about: '这台设备装不下的模型，可以在别处运行：家里或学校里的服务器，或托管的服务。它会收到这些行。',
+    learn: '学生向它学什么',
+    learns: {
+      probabilities: '它认为每个词有多可能',
+      answers: '它写的答案',
+      both: '两者都学',
+    },
     key: '服务器的密钥',
     keyAbout: '如果需要的话。它只发给这个地址，关闭本页后就忘掉。',
     try: '试一试连接',
     trying: '正在询问……',
     logprobs: (server) => `它以 ${server} 的方式作答，也说出每个词的概率：学生可以向它学习。`,
-    noLogprobs: '它会作答，但不说给定文本中各个词的概率。vLLM、SGLang 和 llama.cpp 自己的服务器会说。',
+    answers: '它会作答：学生可以学它写的答案。',
+    noLogprobs:
+      '它会作答，但不说给定文本中各个词的概率（vLLM、SGLang 和 llama.cpp 自己的服务器会说）。学生可以学它写的答案。',
     mixed:
       '没有连上。本页经 https 而来，浏览器因此只许访问本机上的 http 地址，或完全不许：请给服务器配上 https，或在本机打开 Stillroom（npm start）。',
     faults: {
@@ -218,6 +226,9 @@ export const zh: Messages = {
     whole: '保留整个模型。',
     cutSummary: (parts) => `保留：${parts}。`,
     keepLayers: (n) => `${n} 层`,
+    ready: '给 BERT 的现成形状',
+    readyAbout:
+      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 有 4 层，每层 312 个通道；TinyBERT-6 有 6 层，每层 768 个，两者都从随机权重开始；DistilBERT-6 留下教师自己的六层，学得最快。',
   },
   train: {
     title: {

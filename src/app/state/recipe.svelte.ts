@@ -123,6 +123,11 @@ export function setRecipe(next: RecipeInput, from: { link?: boolean; run?: strin
   change(next);
 }
 
+/** Another student for the same teacher and rows; what was brought stays. */
+export function setStudent(next: RecipeInput): void {
+  change(next);
+}
+
 /** A file or folder dropped or picked; `name` is what the recipe calls it. */
 export function bring(name: string, brought: BroughtFiles): void {
   const others = Object.fromEntries(

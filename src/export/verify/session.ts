@@ -2,6 +2,7 @@
  * An exported model in ONNX Runtime Web (WebAssembly), as transformers.js would call it. The caller brings the module:
  * Node's entry and the page's are different files of the same package.
  */
+import { f16BitsToNumber } from '../../formats/half.ts';
 import type { InferenceSession, Tensor, TensorConstructor } from 'onnxruntime-web';
 
 /** What is used of `onnxruntime-web`. */
@@ -73,7 +74,7 @@ export class DecoderSession {
       if (name.startsWith('present.')) present[name.replace('present', 'past_key_values')] = tensor;
       else others[name] = tensor;
     }
-    return { logits: (logits?.data as Float32Array | undefined) ?? new Float32Array(0), past: present, others };
+    return { logits: logits ? floats(logits) : new Float32Array(0), past: present, others };
   }
 
   async close(): Promise<void> {
@@ -90,6 +91,13 @@ export class DecoderSession {
     }
     return caches;
   }
+}
+
+/** Files of others give their logits in 16 bits too, as words or (where there is such a thing) as a Float16Array. */
+function floats({ type, data }: Tensor): Float32Array {
+  if (type !== 'float16') return data as Float32Array;
+  const from = data as unknown as ArrayLike<number>;
+  return data instanceof Uint16Array ? Float32Array.from(from, f16BitsToNumber) : Float32Array.from(from);
 }
 
 /** As transformers.js counts them: padding stands at 1 and does not count. */

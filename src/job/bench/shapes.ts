@@ -6,6 +6,7 @@ import type { Device, DeviceTensor } from '../../engine/run/device.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
 import { pack } from '../../formats/pack-weights.ts';
 import { gpt2 } from '../../models/architectures/gpt2.ts';
+import type { ModelOptions } from '../../models/architectures/index.ts';
 import { ConfigReader } from '../../models/config.ts';
 import { baseParameters } from '../../models/model.ts';
 import { noise } from './measure.ts';
@@ -57,7 +58,7 @@ export const GPT: DecoderOptions = gpt2(
 
 export async function randomWeights(
   device: Device,
-  options: DecoderOptions,
+  options: ModelOptions,
   place?: (name: string, shape: readonly (number | string)[]) => DeviceTensor | undefined,
 ): Promise<Map<string, DeviceTensor>> {
   const tensors = new Map<string, DeviceTensor>();

@@ -1,10 +1,12 @@
 /** Questions of rows as prompts, and what answers them: a generator on the device, for batches that fit. */
+import { askedOf } from '../../data/question.ts';
 import type { Row } from '../../data/row.ts';
 import type { Device } from '../../engine/run/device.ts';
 import type { Question } from '../../evaluate/exact-match.ts';
 import { InputError } from '../../formats/input-error.ts';
 import { openJsonObject } from '../../formats/json-file.ts';
 import { Generator } from '../../models/generate.ts';
+import { isEncoder } from '../../models/architectures/index.ts';
 import type { Model } from '../../models/model.ts';
 import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { DeviceModel } from './device-model.ts';
@@ -16,18 +18,11 @@ export interface RowQuestion extends Question {
 
 /** undefined for rows without an answer to ask for. */
 export function questionOf(row: Row, tokenizer: Tokenizer): RowQuestion | undefined {
-  if ('text' in row) return undefined;
-  if ('messages' in row) {
-    const last = row.messages.at(-1);
-    if (last?.role !== 'assistant' || row.messages.length < 2) return undefined;
-    return conversation(row.messages.slice(0, -1), last.content, tokenizer);
-  }
-  if (typeof row.prompt === 'string') {
-    const prompt = tokenizer.encode(row.prompt);
-    return { input_ids: prompt, text: row.prompt, expected: (row as { completion: string }).completion };
-  }
-  const completion = row.completion as readonly { content: string }[];
-  return conversation(row.prompt, completion.map(({ content }) => content).join('\n'), tokenizer);
+  const asked = askedOf(row);
+  if (!asked) return undefined;
+  const { prompt, expected } = asked;
+  if (typeof prompt === 'string') return { input_ids: tokenizer.encode(prompt), text: prompt, expected };
+  return conversation(prompt, expected, tokenizer);
 }
 
 export function questionsOf(rows: readonly Row[], tokenizer: Tokenizer, file: string): RowQuestion[] {
@@ -53,7 +48,7 @@ function conversation(
 }
 
 /** Where an answer ends: all that generation_config.json, config.json and the tokenizer name. */
-export async function endTokens(model: Model, tokenizer: Tokenizer): Promise<number[]> {
+export async function endTokens(model: Pick<Model, 'config' | 'folder'>, tokenizer: Tokenizer): Promise<number[]> {
   const generation = await openJsonObject(model.folder, 'generation_config.json');
   const named = [generation?.['eos_token_id'], model.config['eos_token_id'], tokenizer.eos_token_id];
   const ids = named.flat().filter((id): id is number => typeof id === 'number');
@@ -64,6 +59,10 @@ export async function endTokens(model: Model, tokenizer: Tokenizer): Promise<num
 const CACHE_BYTES = 256 * 1024 * 1024;
 const MOST_AT_ONCE = 64;
 
+export function readsOnly(model: string): InputError {
+  return new InputError(model, '', 'is an encoder: it reads text and does not write it', 'a model that writes text');
+}
+
 /** A generator for prompts up to the longest of these; whoever asks for it frees it. */
 export function generatorFor(
   device: Device,
@@ -71,6 +70,7 @@ export function generatorFor(
   questions: readonly Question[],
   max_new_tokens: number,
 ): Promise<Generator> {
+  if (isEncoder(options)) throw readsOnly('the model');
   const most = options.max_position_embeddings;
   const prompt = Math.min(most - 1, Math.max(1, ...questions.map((one) => one.input_ids.length)));
   const capacity = Math.min(most, prompt + max_new_tokens);

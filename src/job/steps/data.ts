@@ -7,7 +7,12 @@ import { prepareData, type PreparedData } from '../../data/prepare.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Tokenizer } from '../../models/tokenizer.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { studentEncoder } from './student-encoder.ts';
 import { studentTokenizer } from './student-tokenizer.ts';
+import { writeAnswers } from './write-answers.ts';
+
+/** The rows as the teacher answered them, for other runs and other tools. */
+const ANSWERS = 'answers.jsonl';
 
 export interface RunData {
   readonly prepared: PreparedData;
@@ -19,11 +24,18 @@ export interface RunData {
 export async function readData(run: ActiveRun): Promise<RunData> {
   const { recipe, sources } = run;
   const tokenizer = await studentTokenizer(run);
+  const encoder = await studentEncoder(run);
   const source = await sources.file('data.source', recipe.data.source);
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, async (done, of) => {
-    run.progress('data', done, of, 'rows');
-    await run.breathe();
+  const { answers } = recipe.distill;
+  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
+    encoder,
+    onProgress: async (done, of) => {
+      run.progress('data', done, of, 'rows');
+      await run.breathe();
+    },
+    ...(answers && { rewrite: (rows) => writeAnswers(run, answers, rows, tokenizer, source.name) }),
   });
+  if (answers) await run.outlet.write(ANSWERS, jsonLines(prepared.rows));
   refuseChanged(run, 'rows as token ids', prepared.hash, source.name);
   refuseChanged(run, 'tokenizer', tokenizer.hash, `${recipe.student.model}/tokenizer.json`);
   const { kept, read, cut, train_rows, eval_rows, tokens } = prepared.report;
@@ -65,3 +77,6 @@ function refuseChanged(run: ActiveRun, what: string, hash: string, file: string)
   }
   run.hash(what, hash);
 }
+
+const jsonLines = (rows: readonly unknown[]): Uint8Array =>
+  new TextEncoder().encode(rows.map((row) => `${JSON.stringify(row)}\n`).join(''));

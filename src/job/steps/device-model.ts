@@ -1,7 +1,8 @@
 /** A model with its adapter on the device, ready to write text or to be looked into; whoever asks for it frees it. */
 import type { Device, DeviceTensor } from '../../engine/run/device.ts';
-import { openModel, type Model } from '../../models/model.ts';
-import type { DecoderAdapter, DecoderOptions } from '../../models/decoder.ts';
+import type { ModelOptions } from '../../models/architectures/index.ts';
+import { openAnyModel, type Model } from '../../models/model.ts';
+import type { DecoderAdapter } from '../../models/decoder.ts';
 import { loadAdapter, loadParameters, placeTensor } from '../../models/on-device.ts';
 import { fitted } from '../../models/untie.ts';
 import type { RecipeContext } from '../context.ts';
@@ -9,7 +10,7 @@ import { loraSettings, openAdapter } from './adapter.ts';
 import type { Student } from './student.ts';
 
 export interface DeviceModel {
-  readonly options: DecoderOptions;
+  readonly options: ModelOptions;
   readonly tensors: ReadonlyMap<string, DeviceTensor>;
   readonly adapter?: DecoderAdapter;
   free(): void;
@@ -18,16 +19,16 @@ export interface DeviceModel {
 type Progress = (bytes: number, of: number) => void;
 
 /** The recipe's teacher; undefined where none runs in the engine. */
-export async function openTeacher(context: RecipeContext): Promise<Model | undefined> {
+export async function openTeacher(context: RecipeContext): Promise<Model<ModelOptions> | undefined> {
   const { teacher } = context.recipe;
   if (teacher.kind !== 'engine') return undefined;
-  return openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
+  return openAnyModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
 }
 
 export async function teacherOnDevice(
   context: RecipeContext,
   device: Device,
-  model: Model,
+  model: Model<ModelOptions>,
   onProgress?: Progress,
 ): Promise<DeviceModel> {
   const { teacher } = context.recipe;
@@ -67,7 +68,10 @@ export async function studentOnDevice(
 }
 
 /** The model's weights, with those that were trained in their place. */
-export function withTrained(model: Model, trained: ReadonlyMap<string, Float32Array> | undefined): Model {
+export function withTrained<M extends Pick<Model, 'weights'>>(
+  model: M,
+  trained: ReadonlyMap<string, Float32Array> | undefined,
+): M {
   if (!trained) return model;
   const { name, tensors, metadata } = model.weights;
   const readF32 = async (tensor: string): Promise<Float32Array<ArrayBuffer>> => {
@@ -79,7 +83,7 @@ export function withTrained(model: Model, trained: ReadonlyMap<string, Float32Ar
 
 function deviceModel(
   device: Device,
-  options: DecoderOptions,
+  options: ModelOptions,
   tensors: ReadonlyMap<string, DeviceTensor>,
   adapter: DecoderAdapter | undefined,
 ): DeviceModel {

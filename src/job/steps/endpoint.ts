@@ -15,7 +15,7 @@ import type { ActiveRun } from '../active-run.ts';
 import { CacheWriter } from './cache-writer.ts';
 import type { RunData } from './data.ts';
 
-type EndpointRecipe = Extract<Teacher, { kind: 'endpoint' }>;
+export type EndpointRecipe = Extract<Teacher, { kind: 'endpoint' }>;
 
 /** Rows whose words are held against the server's. */
 const LOOKED_AT = 3;
@@ -52,7 +52,7 @@ export async function endpointCache(
   });
   const writer = new CacheWriter(run, cache, rows.length);
   const ask = async ({ input_ids, labels }: TokenizedRow): Promise<CacheRow> => {
-    const positions = countedPositions(labels);
+    const positions = countedPositions(labels, prepared.masked);
     const { ids, logprobs } = await teacher.logprobs(input_ids, positions);
     const log_z = new Float32Array(positions.length);
     return { positions: Int32Array.from(positions), ids, logits: logprobs, log_z };
@@ -66,12 +66,16 @@ export async function endpointCache(
     await writer.flush(); // whatever ended it, what has come was paid for
   }
   const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
-  await run.find('teacher', { kind: 'endpoint', tokens_per_second: tokens / Math.max(1e-3, writer.seconds()) });
+  await run.find('teacher', {
+    ...run.facts.found.teacher,
+    kind: 'endpoint',
+    tokens_per_second: tokens / Math.max(1e-3, writer.seconds()),
+  });
   return cache;
 }
 
 /** Before anything has come, what is wrong is a matter of the recipe, the key or the server's settings. */
-function asInput(error: unknown): never {
+export function asInput(error: unknown): never {
   throw error instanceof ServerFault ? new InputError(error.address, '', error.what, error.allowed) : error;
 }
 

@@ -9,7 +9,10 @@ import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { exportFile } from '../../formats/logit-cache-file.ts';
 import type { LogitCache } from '../../formats/logit-cache.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
-import { sequenceLogits, type SequenceLogits } from '../../models/logits.ts';
+import type { ReferenceSequence } from '../../export/verify/verify.ts';
+import { isEncoder } from '../../models/architectures/index.ts';
+import { encodedSequences } from '../../models/encoder-outputs.ts';
+import { sequenceLogits } from '../../models/logits.ts';
 import { stored } from '../../models/untie.ts';
 import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
@@ -83,7 +86,7 @@ async function writeModel(
       trained: true,
       distilled: teacher.kind !== 'none',
       license: await licenseOf(student.model.folder),
-      teacher: teacher.kind === 'engine' ? teacher.model : undefined,
+      teacher: teacher.kind === 'engine' || teacher.kind === 'endpoint' ? teacher.model : undefined,
       datasets: [recipe.data.source],
       figures: figuresOf(run),
       recipe: JSON.stringify(recipe, null, 2),
@@ -112,11 +115,15 @@ async function engineLogits(
   data: RunData,
   student: Student,
   trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
-): Promise<SequenceLogits[]> {
+): Promise<ReferenceSequence[]> {
   const device = await run.device();
   const on = await studentOnDevice(device, student, trained);
   try {
-    return await sequenceLogits(device, on.options, on.tensors, sequencesOf(data), on.adapter);
+    const { options, tensors, adapter } = on;
+    const sequences = sequencesOf(data);
+    return isEncoder(options)
+      ? await encodedSequences(device, options, tensors, sequences, adapter)
+      : await sequenceLogits(device, options, tensors, sequences, adapter);
   } finally {
     on.free();
   }

@@ -7,6 +7,7 @@ import type { ActiveRun } from '../active-run.ts';
 import { generatorFor, endTokens, questionOf, type RowQuestion } from './answers.ts';
 import type { RunData } from './data.ts';
 import type { DeviceModel } from './device-model.ts';
+import type { ModelOptions } from '../../models/architectures/index.ts';
 import { countParameters, type Model } from '../../models/model.ts';
 
 const SAMPLES = 2;
@@ -17,9 +18,10 @@ const MOST_IN_SOFTWARE = 2e7;
 const PATIENCE = 10_000;
 const TEACHER_SAID = 'teacher-samples.json';
 
-/** Of the rows that evaluate, else of those that train. */
+/** Of the rows that evaluate, else of those that train; none for an encoder. */
 export function sampleQuestions(data: RunData): RowQuestion[] {
   const { prepared, tokenizer } = data;
+  if (prepared.masked) return []; // an encoder writes nothing
   const rows = prepared.eval.length > 0 ? prepared.eval : prepared.train;
   const questions: RowQuestion[] = [];
   for (const { index } of rows) {
@@ -33,7 +35,7 @@ export function sampleQuestions(data: RunData): RowQuestion[] {
 export async function writeSamples(
   device: Device,
   on: DeviceModel,
-  of: Model,
+  of: Pick<Model<ModelOptions>, 'config' | 'folder' | 'parameters'>,
   data: RunData,
   questions: readonly RowQuestion[],
 ): Promise<string[]> {

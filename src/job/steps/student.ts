@@ -2,26 +2,28 @@
  * Step 3: the model that learns, as it starts: opened, cut if the recipe says so, with the adapter that is trained. Weights
  * are read when they are put on a device; everything is a function of files, recipe and seed, so nothing is kept of it.
  */
-import { ggufShape } from '../../export/gguf/metadata.ts';
-import { mergeAdapters } from '../../export/merge.ts';
+import { ggufOf } from '../../export/export-model.ts';
+import { mergeAdapters, type NamedAdapter } from '../../export/merge.ts';
 import { adapterConfig, type AdapterConfig, type AdapterTensor } from '../../formats/peft.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
 import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
+import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
 import { heldAs } from '../../models/held.ts';
 import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
-import { adapterParameters, countParameters, openModel, type Model } from '../../models/model.ts';
+import { adapterParameters, countParameters, openAnyModel, type Model } from '../../models/model.ts';
 import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
 import type { RecipeContext } from '../context.ts';
 import { loraSettings, openAdapter } from './adapter.ts';
+import { studentEncoder } from './student-encoder.ts';
 
 export interface Student {
   /** Before training; the adapter is apart. */
-  readonly model: Model;
+  readonly model: Model<ModelOptions>;
   readonly adapter: StudentAdapter | null;
   readonly step: StepModel;
   readonly parameters: number;
@@ -41,6 +43,7 @@ export interface StudentAdapter {
 export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
   const whole = await baseOf(context);
+  await refuseOtherThanRows(context, whole);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
   const added = await addTokens(cut.folder, recipe.student.add_tokens);
@@ -48,7 +51,7 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { dtype } = recipe.student;
   const model = dtype === 'f32' ? given : heldAs(given, dtype, trainedOf(context, adapter));
   // what has no form as GGUF is said now and not after the training
-  if (recipe.export.gguf.length > 0) ggufShape(model.config, model.options, model.name);
+  if (recipe.export.gguf.length > 0) ggufOf(model);
   const parameters = countParameters(model.parameters);
   const trainable = adapter ? countParameters(adapterParameters(model.options, adapter.settings)) : parameters;
   const student: Student = {
@@ -70,15 +73,38 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
 }
 
 /** The model that is cut, or the student as it is. */
-export async function baseOf(context: RecipeContext): Promise<Model> {
+export async function baseOf(context: RecipeContext): Promise<Model<ModelOptions>> {
   const { student, teacher } = context.recipe;
   if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
-    const model = await openModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
+    const model = await openAnyModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
     if (teacher.adapter === null) return model;
     const adapter = await openAdapter(context, 'teacher.adapter', teacher.adapter);
     return merged(model, { name: teacher.adapter, adapter });
   }
-  return openModel(await context.sources.model('student.model', student.model, student.revision));
+  return openAnyModel(await context.sources.model('student.model', student.model, student.revision));
+}
+
+/** The rows were read for what config.json of student.model says: an encoder with a head to learn by, or a decoder. */
+async function refuseOtherThanRows(context: RecipeContext, { name, options }: Model<ModelOptions>): Promise<void> {
+  const { model } = context.recipe.student;
+  const encoder = await studentEncoder(context);
+  if (isEncoder(options) !== (encoder !== undefined)) {
+    const kind = isEncoder(options) ? 'is an encoder' : 'is no encoder';
+    throw new InputError(
+      name,
+      '',
+      `${kind}, and student.model (${model}) is of the other kind`,
+      'two models of a kind',
+    );
+  }
+  if (isEncoder(options) && !options.head) {
+    throw new InputError(
+      name,
+      'masked-LM head',
+      'there is none, so there is nothing to learn by',
+      'a model with its head',
+    );
+  }
 }
 
 /** Which weights of the base are trained. */
@@ -90,9 +116,9 @@ function trainedOf(context: RecipeContext, adapter: StudentAdapter | null): (nam
 
 async function withAdapter(
   context: RecipeContext,
-  base: Model,
+  base: Model<ModelOptions>,
   added: AddedTokens,
-): Promise<{ model: Model; adapter: StudentAdapter | null }> {
+): Promise<{ model: Model<ModelOptions>; adapter: StudentAdapter | null }> {
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
   if (lora === null) {
@@ -141,7 +167,11 @@ async function withAdapter(
   return { model, adapter: { config, settings, tensors } };
 }
 
-function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, model: Model): AdapterConfig {
+function newConfig(
+  context: RecipeContext,
+  lora: NonNullable<Recipe['lora']>,
+  model: Model<ModelOptions>,
+): AdapterConfig {
   const targets = lora.target_modules ?? defaultTargets(model.config.model_type);
   if (targets === undefined) {
     throw new InputError(
@@ -163,14 +193,20 @@ function newConfig(context: RecipeContext, lora: NonNullable<Recipe['lora']>, mo
     init_lora_weights,
     modules_to_save,
     bias,
-    fan_in_fan_out: model.options.conv1d === true,
-    task_type: 'CAUSAL_LM',
+    fan_in_fan_out: !isEncoder(model.options) && model.options.conv1d === true,
+    // PEFT has no name for masked LMs
+    task_type: isEncoder(model.options) ? null : 'CAUSAL_LM',
     base_model_name_or_path: student.compress ? null : student.model,
     revision: student.compress ? null : student.revision,
   });
 }
 
-function refuseMisfit(model: Model, settings: LoraSettings, tensors: StudentAdapter['tensors'], file: string): void {
+function refuseMisfit(
+  model: Model<ModelOptions>,
+  settings: LoraSettings,
+  tensors: StudentAdapter['tensors'],
+  file: string,
+): void {
   const wanted = adapterParameters(model.options, settings);
   for (const [name, shape] of wanted) {
     const found = tensors.get(name);
@@ -184,7 +220,7 @@ function refuseMisfit(model: Model, settings: LoraSettings, tensors: StudentAdap
   }
 }
 
-function merged(base: Model, { name, adapter: given }: Parameters<typeof mergeAdapters>[1][number]): Model {
+function merged(base: Model<ModelOptions>, { name, adapter: given }: NamedAdapter): Model<ModelOptions> {
   const { model, adapter } = fitted(base, given, name);
   const named = { name, adapter };
   return { ...model, weights: readable(model.weights, mergeAdapters(model.weights, [named], model.options)) };

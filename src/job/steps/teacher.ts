@@ -2,31 +2,23 @@
  * Step 2: what the teacher says about every row, into the cache, once. An interrupted pass goes on at the row where it
  * stopped; a whole cache is not made again, and its teacher is not even loaded.
  */
-import type { Batch } from '../../data/batch.ts';
-import { Batches, evalBatchSettings } from '../../data/batch.ts';
-import { countedPositions, type TokenizedRow } from '../../data/tokenize.ts';
-import { readAll } from '../../formats/byte-source.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
-import {
-  createCache,
-  openCache,
-  type CacheRow,
-  type LogitCache,
-  type WritableLogitCache,
-} from '../../formats/logit-cache.ts';
+import { createCache, openCache, type LogitCache } from '../../formats/logit-cache.ts';
 import { openCacheFile } from '../../formats/logit-cache-file.ts';
-import { countParameters, openModel, type Model } from '../../models/model.ts';
-import { loadTokenizer, type Tokenizer } from '../../models/tokenizer.ts';
+import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
+import { countParameters, openAnyModel, type Model } from '../../models/model.ts';
 import { checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
-import { EngineTeacher, type TeacherLogits } from '../../teacher/capture.ts';
+import { EngineTeacher } from '../../teacher/capture.ts';
 import type { ActiveRun } from '../active-run.ts';
-import { CacheWriter } from './cache-writer.ts';
+import { askAll } from './ask-teacher.ts';
 import type { RunData } from './data.ts';
+import { teacherOnDevice } from './device-model.ts';
 import { endpointCache } from './endpoint.ts';
 import { hashedWeights } from './hashed-model.ts';
-import { teacherOnDevice } from './device-model.ts';
+import { onnxCache } from './onnx-teacher.ts';
+import { refuseOtherVocabulary } from './same-vocabulary.ts';
 import { keepTeacherSamples, sampleQuestions, writeSamples } from './samples.ts';
 
 type EngineTeacherRecipe = Extract<Teacher, { kind: 'engine' }>;
@@ -37,7 +29,7 @@ const WEIGHTS = "teacher's weights";
 export async function cacheTeacher(run: ActiveRun, data: RunData): Promise<LogitCache | undefined> {
   const { teacher, distill } = run.recipe;
   if (teacher.kind === 'none' || distill.objective === 'none') {
-    await run.find('teacher', { kind: teacher.kind });
+    await run.find('teacher', { ...run.facts.found.teacher, kind: teacher.kind });
     return undefined;
   }
   const cache = teacher.kind === 'cache' ? await givenCache(run, data) : await ownCache(run, data);
@@ -81,10 +73,12 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     return whole;
   }
   if (recipe.teacher.kind === 'endpoint') return endpointCache(run, data, rows, keep);
+  if (recipe.teacher.kind === 'onnx') return onnxCache(run, data, rows, keep);
   const teacher = recipe.teacher as EngineTeacherRecipe;
-  const model = await openModel(await sources.model('teacher.model', teacher.model, teacher.revision));
-  await refuseOtherVocabulary(model, data.tokenizer);
+  const model = await openAnyModel(await sources.model('teacher.model', teacher.model, teacher.revision));
+  refuseOtherKind(run, model, data);
   const { vocab_size } = model.options;
+  await refuseOtherVocabulary({ name: model.name, folder: model.folder, vocab_size }, data.tokenizer);
   if (recipe.distill.k > vocab_size) {
     const allowed = `at most the ${vocab_size} tokens of the teacher's vocabulary`;
     throw new InputError(run.recipeFile, 'distill.k', `is ${recipe.distill.k}`, allowed);
@@ -112,7 +106,7 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     adapter: on.adapter,
   });
   try {
-    const seconds = await ask(run, engine, cache, rows, data.tokenizer);
+    const seconds = await askAll(run, engine, cache, rows, data);
     const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
     await run.find('teacher', {
       kind: 'engine',
@@ -127,97 +121,16 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
   return cache;
 }
 
-/** Asks about the rows that the cache lacks. @returns seconds for all rows, by the rate of those */
-async function ask(
-  run: ActiveRun,
-  engine: EngineTeacher,
-  cache: WritableLogitCache,
-  rows: readonly TokenizedRow[],
-  tokenizer: Tokenizer,
-): Promise<number> {
-  const { training, data } = run.recipe;
-  // The same batches in every sitting, so that a row is computed beside the same neighbours.
-  const batches = new Batches(
-    rows,
-    evalBatchSettings(training.per_device_eval_batch_size, {
-      packing: false,
-      max_length: data.max_length,
-      pad_token_id: tokenizer.pad_token_id,
-    }),
-  );
-  const begun = cache.rows;
-  const writer = new CacheWriter(run, cache, rows.length);
-  for (const batch of batches.epoch()) {
-    const missing = batch.documents.filter(({ row }) => row >= begun);
-    if (missing.length === 0) continue;
-    await run.breathe();
-    const logits = await engine.logits(batch);
-    await writer.add(missing.map(({ row, at }) => cacheRow(rows[row]!, batch, at, logits, cache.header)));
+/** What one predicts, the other must: the token at a place, or the next one. */
+function refuseOtherKind(run: ActiveRun, { name, options }: Model<ModelOptions>, { prepared }: RunData): void {
+  if (isEncoder(options) === prepared.masked) {
+    if (!isEncoder(options) || options.head) return;
+    throw new InputError(name, 'masked-LM head', 'there is none, so it has no logits', 'a teacher with its head');
   }
-  await writer.flush();
-  return writer.seconds();
-}
-
-/** Of the logits at every place those whose next token counts. */
-function cacheRow(
-  { labels }: TokenizedRow,
-  batch: Batch,
-  at: number,
-  logits: TeacherLogits,
-  { k, temperatures }: { k: number; temperatures: readonly number[] },
-): CacheRow {
-  const positions = countedPositions(labels);
-  const row: CacheRow = {
-    positions: Int32Array.from(positions),
-    ids: new Int32Array(positions.length * k),
-    logits: new Float32Array(positions.length * k),
-    log_z: new Float32Array(positions.length * temperatures.length),
-  };
-  positions.forEach((t, i) => {
-    const place = at * batch.length + t;
-    row.ids.set(logits.ids.subarray(place * k, (place + 1) * k), i * k);
-    row.logits.set(logits.logits.subarray(place * k, (place + 1) * k), i * k);
-    const n = temperatures.length;
-    row.log_z.set(logits.log_z.subarray(place * n, (place + 1) * n), i * n);
-  });
-  return row;
-}
-
-/** Vocabularies padded to different sizes are one where their tokenizers agree. */
-async function refuseOtherVocabulary(model: Model, tokenizer: Tokenizer): Promise<void> {
-  const source = await model.folder.open('tokenizer.json');
-  if (!source) {
-    // A lone weights file: its size is all there is to go by.
-    if (model.options.vocab_size >= tokenizer.vocab_size) return;
-    throw new InputError(
-      model.name,
-      'vocab_size',
-      `is ${model.options.vocab_size}`,
-      `the student's ${tokenizer.vocab_size} tokens: teacher and student share a vocabulary`,
-    );
-  }
-  const digest = await crypto.subtle.digest('SHA-256', await readAll(source));
-  const hash = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
-  if (hash === tokenizer.hash) return;
-  const theirs = await loadTokenizer(model.folder);
-  if (tokenizer.vocab_size > model.options.vocab_size) {
-    throw new InputError(
-      model.name,
-      'vocab_size',
-      `is ${model.options.vocab_size}, and the student's tokenizer has ${tokenizer.vocab_size} tokens`,
-      'a teacher that has a row for each token of the student, those of student.add_tokens too',
-    );
-  }
-  const shared = Math.min(theirs.vocab_size, tokenizer.vocab_size);
-  for (let id = 0; id < shared; id++) {
-    if (theirs.token(id) === tokenizer.token(id)) continue;
-    throw new InputError(
-      source.name,
-      `token ${id}`,
-      `is ${JSON.stringify(theirs.token(id))}, the student's is ${JSON.stringify(tokenizer.token(id))}`,
-      'a teacher with the tokenizer of the student',
-    );
-  }
+  const { model } = run.recipe.student;
+  throw prepared.masked
+    ? new InputError(name, '', `writes text, and the student (${model}) is an encoder`, 'an encoder as the teacher')
+    : new InputError(name, '', `is an encoder, and the student (${model}) writes text`, 'a teacher that writes text');
 }
 
 /** A block that does not read back is a block that is not there: the pass goes on before it. */

@@ -49,9 +49,14 @@ export function configField(model_type: unknown, name: string): string {
 
 /** @param stored names of the tensors that the model's file holds */
 export function readAnyArchitecture(raw: RawConfig, file: string, stored: ReadonlySet<string>): ModelOptions {
+  return readEncoder(raw, file, stored) ?? readArchitecture(raw, file);
+}
+
+/** undefined of a config that is no encoder's. */
+export function readEncoder(raw: RawConfig, file: string, stored: ReadonlySet<string>): EncoderOptions | undefined {
   const type = raw.model_type;
   const read = typeof type === 'string' && Object.hasOwn(ENCODERS, type) ? ENCODERS[type] : undefined;
-  return read ? read(new ConfigReader(raw, file), stored) : readArchitecture(raw, file);
+  return read?.(new ConfigReader(raw, file), stored);
 }
 
 /** The config of the text model, where others (images) are wrapped around it: what is trained, and what is written. */
@@ -68,7 +73,7 @@ export function readArchitecture(whole: RawConfig, file: string): DecoderOptions
     throw new InputError(
       file,
       'model_type',
-      `"${type}" is an encoder: it reads text and does not write it; forward, inspect and export take it, nothing else yet`,
+      `"${type}" is an encoder: it reads text and does not write it`,
       Object.keys(DECODERS).join(', '),
     );
   }

@@ -23,6 +23,15 @@ describe('linear-topk', () => {
       }),
     );
   }
+  it('adds a bias', () =>
+    checkKernel({
+      inputs: [floats([1, 9, 8], 1), floats([700, 8], 2), floats([700], 3)],
+      build: (hidden, weight, bias) => {
+        const { ids, logits, log_z } = linearTopk(hidden!, weight!, { k: 3, temperatures: [1, 2] }, bias);
+        return [logits, log_z, ids];
+      },
+      tolerance: 1e-6,
+    }));
   it('of soft-capped logits, several chunks', () =>
     checkKernel({
       inputs: [floats([1, 150, 8], 1, 2), floats([70_000, 8], 2)],

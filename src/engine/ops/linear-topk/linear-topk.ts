@@ -1,5 +1,5 @@
 /**
- * What a teacher's cache keeps of a row of logits z = hidden Wᵀ: the k largest with their ids, and log Σ exp(z / T) over
+ * What a teacher's cache keeps of a row of logits z = hidden Wᵀ (+ b): the k largest with their ids, and log Σ exp(z / T) over
  * the whole vocabulary at each temperature. Chunk by chunk: [tokens × vocabulary] never exists.
  *
  * Selection is exact and repeatable: a radix search (four digits of eight bits, counted with integer atomics) finds the
@@ -11,12 +11,13 @@ import {
   type Dispatch,
   type KernelContext,
   type OpDefinition,
+  type Operand,
   type Value,
 } from '../../graph/types.ts';
 import { chunksOf } from '../linear-loss/chunks.ts';
 import { matmulDispatches } from '../matmul/windows.ts';
 import { softcapDispatches } from '../softcap/softcap.ts';
-import { f32, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
+import { f32, flatGrid, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
 
 type LinearTopkAttributes = {
   readonly k: number;
@@ -33,9 +34,9 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
   name: 'linear-topk',
   packed: [1],
 
-  infer([hidden, weight], { k, temperatures }) {
-    if (hidden!.shape.at(-1) !== weight!.shape[1]) {
-      throw new RangeError(`linear-topk: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
+  infer([hidden, weight, bias], { k, temperatures }) {
+    if (hidden!.shape.at(-1) !== weight!.shape[1] || (bias && bias.shape[0] !== weight!.shape[0])) {
+      throw new RangeError(`linear-topk: hidden [${hidden!.shape}], weight [${weight!.shape}], bias [${bias?.shape}]`);
     }
     const limit = Math.min(MAX_K, weight!.shape[0] as number);
     if (k < 1 || k > limit) throw new RangeError(`linear-topk: k is ${k}, not 1 to ${limit}`);
@@ -55,14 +56,14 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     };
   },
 
-  reference([hidden, weight], { k, temperatures, softcap }, [idsType, logitsType, logZType]) {
+  reference([hidden, weight, bias], { k, temperatures, softcap }, [idsType, logitsType, logZType]) {
     const [V, H] = weight!.shape as [number, number];
     const rows = hidden!.data.length / H;
     const ids = new Float64Array(rows * k);
     const logits = new Float64Array(rows * k);
     const logZ = new Float64Array(rows * temperatures.length);
     for (let row = 0; row < rows; row++) {
-      const z = new Float64Array(V);
+      const z = bias ? bias.data.slice() : new Float64Array(V);
       for (let v = 0; v < V; v++)
         for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * hidden!.data[row * H + h]!;
       if (softcap !== undefined) z.forEach((value, v) => (z[v] = softcap * Math.tanh(value / softcap)));
@@ -85,7 +86,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
   },
 
   kernel({
-    inputs: [hidden, weight],
+    inputs: [hidden, weight, bias],
     outputs: [ids, values, logZ],
     attributes,
     limits,
@@ -110,6 +111,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
           transB: true,
           first: { a: start },
         }),
+        ...(bias ? [addBias(logits, bias, rows, V)] : []),
         ...(softcap === undefined ? [] : softcapDispatches(logits, logits, softcap, rows * V)),
         {
           label: `linear-topk rows ${rows}x${V}`,
@@ -126,6 +128,19 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     });
   },
 };
+
+function addBias(logits: Operand, bias: Operand, rows: number, V: number): Dispatch {
+  const grid = flatGrid(rows * V);
+  return {
+    label: `linear-topk bias ${rows}x${V}`,
+    bindings: [
+      { name: 'logits', operand: logits, access: 'write' },
+      { name: 'bias', operand: bias, access: 'read' },
+    ],
+    code: `${grid.entry} {\n  ${grid.index}\n  logits[i] += bias[i % ${V}u];\n}`,
+    workgroups: grid.workgroups,
+  };
+}
 
 function rowCode(grid: ReturnType<typeof rowGrid>, V: number, k: number, temperatures: readonly number[]): string {
   return `
@@ -245,16 +260,18 @@ function groupsOfFour(temperatures: readonly number[]): number[][] {
 /**
  * @param hidden f32 [B, T, H]
  * @param weight f32 [V, H]
+ * @param bias f32 [V], added to the logits (masked-LM heads)
  * @returns ids i32 [B, T, k] and logits f32 [B, T, k], largest first, smaller id first among equals; log_z f32 [B, T, temperatures]
  */
 export function linearTopk(
   hidden: Value,
   weight: Value,
   attributes: LinearTopkAttributes,
+  bias?: Value,
 ): { ids: Value; logits: Value; log_z: Value } {
   const [ids, logits, log_z] = hidden.graph.apply(
     linearTopkOp as unknown as OpDefinition,
-    [hidden, weight],
+    bias ? [hidden, weight, bias] : [hidden, weight],
     attributes,
   );
   return { ids: ids!, logits: logits!, log_z: log_z! };
