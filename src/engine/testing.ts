@@ -97,7 +97,7 @@ export async function checkKernel(test: OpCase): Promise<void> {
   const got = await program.run(inputs);
   program.free();
   arena.free();
-  for (const tensor of tensors.values()) device.free(tensor.buffer);
+  for (const tensor of tensors.values()) device.freeTensor(tensor);
   outputs.forEach((_, i) => expectClose(got.get(`out${i}`)!, wanted[i]!.data, test.tolerance ?? 1e-5, `output ${i}`));
 }
 

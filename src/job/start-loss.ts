@@ -54,7 +54,7 @@ export async function startLossOf(
     } finally {
       evaluator.free();
       arena.free();
-      for (const { buffer } of tensors.values()) device.free(buffer);
+      for (const tensor of tensors.values()) device.freeTensor(tensor);
     }
   };
 

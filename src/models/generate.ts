@@ -126,7 +126,7 @@ export class Generator {
   free(): void {
     this.prefill.free();
     this.decode.free();
-    for (const cache of this.caches) this.device.free(cache.buffer);
+    for (const cache of this.caches) this.device.freeTensor(cache);
     this.arena.free();
   }
 }

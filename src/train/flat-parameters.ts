@@ -1,10 +1,11 @@
 /**
  * What is trained, packed: trainable tensors lie one behind the other in a few large buffers (as in ZeRO's and FSDP's flat
  * parameters), and so do their gradients and moments. A norm, an update or a checkpoint is then a handful of dispatches
- * or copies, however many tensors there are.
+ * or copies, however many tensors there are. A tensor that the device does not bind whole is a shard by itself, in windows.
  */
 import { sizeOf, type Shape, type TensorType } from '../engine/graph/types.ts';
-import type { Device, DeviceTensor } from '../engine/run/device.ts';
+import { rowWindows } from '../engine/graph/windows.ts';
+import { tensorWithin, type Device, type DeviceTensor } from '../engine/run/device.ts';
 import { statesOf, unitsOf, type Optim, type Unit } from './optimizers.ts';
 
 export interface Trainable {
@@ -16,8 +17,8 @@ export interface Trainable {
 
 export interface Shard {
   readonly decay: boolean;
-  /** Elements, padding included. */
-  readonly size: number;
+  /** One axis, padding included; of a tensor in windows its own. */
+  readonly shape: Shape;
   readonly tensors: readonly Trainable[];
   readonly parameter: DeviceTensor;
   readonly gradient: DeviceTensor;
@@ -42,16 +43,15 @@ export class FlatParameters {
     readonly trainables: readonly Trainable[],
     optim: Optim,
   ) {
-    const shards = layOut(trainables, device.limits.maxStorageBufferBindingSize / 4);
-    this.shards = shards.map(({ decay, size, entries }, i) => {
-      const make = (): DeviceTensor => device.tensor({ shape: [size], dtype: 'f32' });
+    this.shards = layOut(trainables, device.limits).map(({ decay, shape, entries }, i) => {
+      const make = (): DeviceTensor => device.tensor({ shape, dtype: 'f32' });
       const tensors = entries.map(({ trainable }) => trainable);
-      const states = this.makeStates(i, optim, unitsOf(optim, i, { size, tensors }));
-      const shard: Shard = { decay, size, tensors, parameter: make(), gradient: make(), states };
+      const states = this.makeStates(i, optim, unitsOf(optim, i, { shape, tensors }));
+      const shard: Shard = { decay, shape, tensors, parameter: make(), gradient: make(), states };
       for (const { trainable, offset } of entries) {
         const type = { shape: trainable.shape, dtype: 'f32' as const };
-        this.parameters.set(trainable.name, { type, buffer: shard.parameter.buffer, offset: 4 * offset });
-        this.gradients.set(trainable.name, { type, buffer: shard.gradient.buffer, offset: 4 * offset });
+        this.parameters.set(trainable.name, tensorWithin(shard.parameter, type, offset));
+        this.gradients.set(trainable.name, tensorWithin(shard.gradient, type, offset));
       }
       return shard;
     });
@@ -74,10 +74,12 @@ export class FlatParameters {
     const packed = new Map<string, DeviceTensor>();
     for (const [name, places] of windows) {
       const dtype = places.every(({ type }) => type.dtype === 'f32') ? 'f32' : 'i32';
-      const whole = this.device.tensor({ shape: [sizes.get(name)!], dtype });
+      const [alone] = places;
+      const inWindows = places.length === 1 && rowWindows(alone!.type, this.device.limits).length > 1;
+      const whole = this.device.tensor(inWindows ? alone!.type : { shape: [sizes.get(name)!], dtype });
       packed.set(name, whole);
       for (const { unit, type, offset } of places) {
-        this.states.set(`${name}.${unit}`, { type, buffer: whole.buffer, offset: 4 * offset });
+        this.states.set(`${name}.${unit}`, tensorWithin(whole, type, offset));
       }
       this.states.set(`${name}.${shard}`, whole);
     }
@@ -91,7 +93,7 @@ export class FlatParameters {
 
   free(): void {
     for (const { parameter, gradient, states } of this.shards) {
-      for (const tensor of [parameter, gradient, ...states.values()]) this.device.free(tensor.buffer);
+      for (const tensor of [parameter, gradient, ...states.values()]) this.device.freeTensor(tensor);
     }
   }
 }
@@ -101,18 +103,28 @@ export function decays(name: string): boolean {
   return !/bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)|(?:^|\.)ln_/i.test(name);
 }
 
-function layOut(
-  trainables: readonly Trainable[],
-  limit: number,
-): { decay: boolean; size: number; entries: { trainable: Trainable; offset: number }[] }[] {
-  const shards: { decay: boolean; size: number; entries: { trainable: Trainable; offset: number }[] }[] = [];
+interface Layout {
+  readonly decay: boolean;
+  shape: Shape;
+  readonly entries: { readonly trainable: Trainable; readonly offset: number }[];
+}
+
+function layOut(trainables: readonly Trainable[], limits: Device['limits']): Layout[] {
+  const limit = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize) / 4;
+  const shards: Layout[] = [];
   for (const decay of [true, false]) {
-    let open: (typeof shards)[number] | undefined;
+    let open: Layout | undefined;
     for (const trainable of trainables.filter((one) => one.decay === decay)) {
-      const size = aligned(sizeOf(trainable.shape));
-      if (!open || open.size + size > limit) shards.push((open = { decay, size: 0, entries: [] }));
-      open.entries.push({ trainable, offset: open.size });
-      open.size += size;
+      const { shape } = trainable;
+      if (rowWindows({ shape, dtype: 'f32' }, limits).length > 1) {
+        shards.push({ decay, shape, entries: [{ trainable, offset: 0 }] });
+        continue;
+      }
+      const size = aligned(sizeOf(shape));
+      if (!open || sizeOf(open.shape) + size > limit) shards.push((open = { decay, shape: [0], entries: [] }));
+      const offset = sizeOf(open.shape);
+      open.entries.push({ trainable, offset });
+      open.shape = [offset + size];
     }
   }
   return shards;

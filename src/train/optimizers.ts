@@ -98,9 +98,9 @@ export function statesOf(optim: Optim, unit: Unit): States {
 export function unitsOf(
   optim: Optim,
   index: number,
-  shard: { size: number; tensors: readonly Unit[] },
+  shard: { shape: Shape; tensors: readonly Unit[] },
 ): readonly Unit[] {
-  return OPTIMIZERS[optim].perTensor ? shard.tensors : [{ name: String(index), shape: [shard.size] }];
+  return OPTIMIZERS[optim].perTensor ? shard.tensors : [{ name: String(index), shape: shard.shape }];
 }
 
 /** Bytes kept beside these tensors, but for padding. */

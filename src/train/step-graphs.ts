@@ -93,10 +93,10 @@ export function evaluationStep(model: StepModel, objective: Objective, shape: Ba
  * Input: hyper f32 [8], of `hyperOf`.
  * Output: norm_squared f32 [1], before clipping.
  */
-export function updateStep(shards: readonly Pick<Shard, 'size' | 'decay' | 'tensors'>[], optim: Optim): Graph {
+export function updateStep(shards: readonly Pick<Shard, 'shape' | 'decay' | 'tensors'>[], optim: Optim): Graph {
   const graph = new Graph();
   const hyper = graph.input('hyper', [8]);
-  const gradient = shards.map(({ size }, i) => graph.state(`gradient.${i}`, [size]));
+  const gradient = shards.map(({ shape }, i) => graph.state(`gradient.${i}`, shape));
   const norm = gradient.map((value) => sumSquares(value)).reduce((a, b) => add(a, b));
   shards.forEach((shard, i) => {
     for (const unit of unitsOf(optim, i, shard)) {

@@ -1,9 +1,12 @@
 /** A small decoder that tests train for three steps, with an adapter and whole. */
 import { sizeOf } from '../engine/graph/types.ts';
+import type { Device } from '../engine/run/device.ts';
 import { noise, testDevice } from '../engine/testing.ts';
+import { pack } from '../formats/pack-weights.ts';
 import type { DecoderOptions } from '../models/decoder.ts';
 import { baseParameters } from '../models/model.ts';
 import type { MicroBatch } from './batch.ts';
+import type { OptimizerSettings } from './optimizers.ts';
 import type { Objective, StepModel } from './step-graphs.ts';
 import { Trainer, type GradientCheckpointing, type StepResult, type TrainPlan } from './trainer.ts';
 
@@ -42,14 +45,14 @@ export const objective: Objective = {
   label_smoothing_factor: 0,
 };
 export const shape = { rows: 2, length: 32 };
-const batch: MicroBatch = {
+const batchOf = (vocab: number): MicroBatch => ({
   ...shape,
   filled_rows: 2,
-  input_ids: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
-  labels: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 64),
+  input_ids: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % vocab),
+  labels: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % vocab),
   position_ids: Int32Array.from({ length: 64 }, (_, i) => i % 32),
   segment_ids: new Int32Array(64).fill(1),
-};
+});
 
 export interface Trained {
   readonly losses: readonly StepResult[];
@@ -59,16 +62,29 @@ export interface Trained {
   readonly measured: number;
 }
 
-export async function train(model: StepModel, gradient_checkpointing: GradientCheckpointing): Promise<Trained> {
-  const device = await testDevice();
+export async function train(
+  model: StepModel,
+  gradient_checkpointing: GradientCheckpointing,
+  { on, steps = 3, ...optimizer }: Partial<OptimizerSettings> & { readonly on?: Device; readonly steps?: number } = {},
+): Promise<Trained> {
+  const device = on ?? (await testDevice());
+  const { options } = model;
+  const batch = batchOf(options.vocab_size);
   const before = device.liveBytes;
   const trainer = await Trainer.create(
     {
       device,
       model,
       objective,
-      optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0, max_grad_norm: 0 },
-      schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-2, warmup_steps: 0, total_steps: 3 },
+      optimizer: {
+        adam_beta1: 0.9,
+        adam_beta2: 0.999,
+        adam_epsilon: 1e-8,
+        weight_decay: 0,
+        max_grad_norm: 0,
+        ...optimizer,
+      },
+      schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-2, warmup_steps: 0, total_steps: steps },
       seed: 7,
       trainShapes: [shape],
       evalShapes: [],
@@ -81,7 +97,10 @@ export async function train(model: StepModel, gradient_checkpointing: GradientCh
         const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
         const trained = place(name, shape);
         if (trained) device.write(trained, data);
-        else tensors.set(name, device.tensor({ shape, dtype: 'f32' }, data));
+        else {
+          const dtype = options.held?.get(name) ?? 'f32';
+          tensors.set(name, device.tensor({ shape, dtype }, dtype === 'f32' ? data : pack(dtype, data)));
+        }
       }
       return tensors;
     },
@@ -96,7 +115,7 @@ export async function train(model: StepModel, gradient_checkpointing: GradientCh
   const measured = device.liveBytes - before;
   const losses = [];
   // two micro-batches a step, so that gradients are added up as well
-  for (let step = 0; step < 3; step++) losses.push(await trainer.submitStep([batch, batch], []));
+  for (let step = 0; step < steps; step++) losses.push(await trainer.submitStep([batch, batch], []));
   const weights = await trainer.trained();
   const { trainPlan } = trainer;
   trainer.free();

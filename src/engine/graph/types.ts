@@ -6,6 +6,7 @@
  * nothing more.
  */
 import { isPacked, packedWords, type PackedDType } from './packing.ts';
+import type { OperandWindow } from './windows.ts';
 
 /** Elements along an axis; a string stands for a size that only the exported model's caller will know. */
 export type Dim = number | string;
@@ -86,6 +87,11 @@ export interface OpDefinition<A extends Attributes = Attributes> {
   readonly inPlace?: Readonly<Record<number, number>>;
   /** Inputs that the kernel reads packed (packing.ts); any other gets its weight as f32, unpacked before. */
   readonly packed?: readonly number[];
+  /**
+   * A row of an output depends on the same row of the inputs that have as many entries, and on whole inputs that have fewer:
+   * tensors that lie in windows (windows.ts) go through the kernel window by window, and it does not know.
+   */
+  readonly rowwise?: boolean;
 }
 
 /** A tensor as a kernel sees it while it is being written: a type and a name tag for the plan to place. */
@@ -94,6 +100,8 @@ export interface Operand {
   /** Number of elements. */
   readonly size: number;
   readonly shape: readonly number[];
+  /** Where it is larger than the device binds; only its windows can be bound then. */
+  readonly windows?: readonly OperandWindow[];
 }
 
 export interface KernelContext<A extends Attributes = Attributes> {

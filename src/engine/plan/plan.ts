@@ -10,18 +10,22 @@ import {
   bytesOf,
   concrete,
   sizeOf,
+  wordsOf,
   type Dispatch,
   type DType,
+  type KernelContext,
   type KernelLimits,
   type Operand,
   type Value,
 } from '../graph/types.ts';
+import { matrixOf, rowWindows, type SizeLimits } from '../graph/windows.ts';
 import { allocate, type Lifetime, type Slot } from './arena.ts';
 import { order } from './order.ts';
 
-/** Where a dispatch finds an operand. */
+/** Where a dispatch finds an operand: in the arena, or in a source from its element `start` on. */
 export type Placement =
-  { readonly kind: 'arena'; readonly slot: Slot } | { readonly kind: 'source'; readonly source: Source };
+  | { readonly kind: 'arena'; readonly slot: Slot }
+  | { readonly kind: 'source'; readonly source: Source; readonly start: number };
 
 export interface PlannedDispatch {
   readonly dispatch: Dispatch;
@@ -58,7 +62,7 @@ export interface PlannedMemory {
 /** Storage buffers a kernel may bind on every device (maxStorageBuffersPerShaderStage). */
 const MOST_BINDINGS = 8;
 
-export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSize: number }): Plan {
+export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
   const nodes = order(graph);
   const operands = new Map<Value, Operand>();
   const placements = new Map<Operand, Placement>();
@@ -71,13 +75,19 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
   const operandOf = (value: Value): Operand => {
     const known = operands.get(value);
     if (known) return known;
-    const operand = newOperand(concrete(value.type.shape), value.type.dtype);
+    const operand = inWindows(newOperand(concrete(value.type.shape), value.type.dtype), limits);
     operands.set(value, operand);
     const source = graph.sourceOf(value);
-    if (source) placements.set(operand, { kind: 'source', source });
+    const { width } = matrixOf(operand);
+    if (source) {
+      placements.set(operand, { kind: 'source', source, start: 0 });
+      for (const { operand: window, start } of operand.windows ?? [])
+        placements.set(window, { kind: 'source', source, start: start * width });
+    }
     return operand;
   };
   const touch = (operand: Operand, when: number): void => {
+    if (operand.windows) return operand.windows.forEach((window) => touch(window.operand, when));
     const placed = placements.get(operand);
     if (placed?.kind === 'source') return void sources.add(placed.source);
     const life = lifetimes.get(operand);
@@ -96,18 +106,20 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
     const inputs = node.inputs.map(operandOf);
     const outputs = node.outputs.map(operandOf);
     const scratch: Operand[] = [];
-    if (!node.op.kernel) throw new RangeError(`'${node.op.name}' has no kernel`);
-    const lowered = node.op.kernel({
-      inputs,
-      outputs,
-      attributes: node.attributes,
-      limits,
-      scratch(shape, dtype = 'f32') {
-        const operand = newOperand(shape, dtype);
-        scratch.push(operand);
-        return operand;
-      },
-    });
+    const { kernel, name } = node.op;
+    if (!kernel) throw new RangeError(`'${name}' has no kernel`);
+    const lower = (part: Pick<KernelContext, 'inputs' | 'outputs'>): readonly Dispatch[] =>
+      kernel({
+        ...part,
+        attributes: node.attributes,
+        limits,
+        scratch(shape, dtype = 'f32') {
+          const operand = newOperand(shape, dtype);
+          scratch.push(operand);
+          return operand;
+        },
+      });
+    const lowered = (node.op.rowwise ? byWindow(inputs, outputs) : [{ inputs, outputs }]).flatMap(lower);
     for (const operand of [...inputs, ...outputs, ...scratch]) touch(operand, when);
     const cost = node.op.cost(
       node.inputs.map((value) => value.type),
@@ -118,6 +130,7 @@ export function plan(graph: Graph, limits: KernelLimits & { readonly maxBufferSi
     traffic += cost.bytes;
     const crowded = lowered.find((dispatch) => dispatch.bindings.length > MOST_BINDINGS);
     if (crowded) throw new RangeError(`'${crowded.label}' binds ${crowded.bindings.length} buffers`);
+    for (const dispatch of lowered) refuseUnbindable(name, dispatch, limits);
     const share = shareOf(cost.flops, lowered);
     for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: dispatch.flops ?? share });
   });
@@ -154,6 +167,50 @@ function shareOf(flops: number, dispatches: readonly Dispatch[]): number {
   const silent = dispatches.filter((dispatch) => dispatch.flops === undefined).length;
   return silent === 0 ? 0 : Math.max(0, flops - stated) / silent;
 }
+
+/** Larger than the device binds, an operand lies in windows. */
+function inWindows(operand: Operand, limits: SizeLimits): Operand {
+  const windows = rowWindows(operand.type, limits);
+  if (windows.length === 1) return operand;
+  const { shape, type } = operand;
+  return {
+    ...operand,
+    windows: windows.map(({ start, rows }) => ({
+      start,
+      rows,
+      operand: newOperand(shape.length < 2 ? [rows] : [rows, shape.at(-1)!], type.dtype),
+    })),
+  };
+}
+
+/** The operands of a rowwise op window by window; what lies in none takes part whole in each. */
+function byWindow(
+  inputs: readonly Operand[],
+  outputs: readonly Operand[],
+): { inputs: readonly Operand[]; outputs: readonly Operand[] }[] {
+  const cut = [...inputs, ...outputs].find(({ windows }) => windows);
+  if (!cut) return [{ inputs, outputs }];
+  const starts = (operand: Operand): string => String(operand.windows?.map(({ start }) => start));
+  return cut.windows!.map((_, i) => {
+    const part = (operand: Operand): Operand =>
+      starts(operand) === starts(cut) ? operand.windows![i]!.operand : operand;
+    return { inputs: inputs.map(part), outputs: outputs.map(part) };
+  });
+}
+
+/** @throws RangeError where a dispatch would bind more in one piece than the device does */
+function refuseUnbindable(op: string, { bindings }: Dispatch, limits: SizeLimits): void {
+  const most = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  for (const { operand, offset = 0, length = operand.size - offset } of bindings) {
+    const bytes = 4 * wordsOf(operand.type.dtype, length);
+    if (bytes <= most && !operand.windows) continue;
+    throw new RangeError(
+      `'${op}' takes [${operand.shape.join(', ')}] (${megabytes(bytes)}) in one piece, and this device binds ${megabytes(most)}`,
+    );
+  }
+}
+
+const megabytes = (bytes: number): string => `${Number((bytes / 1e6).toPrecision(3))} MB`;
 
 function newOperand(shape: readonly number[], dtype: DType): Operand {
   return { type: { shape, dtype }, size: sizeOf(shape), shape };

@@ -3,14 +3,41 @@
  * typed error. Nothing else in the project calls `createBuffer`.
  */
 import { EngineError } from '../errors.ts';
-import { bytesOf, type KernelLimits, type TensorType } from '../graph/types.ts';
+import { bytesOf, wordsOf, type KernelLimits, type TensorType } from '../graph/types.ts';
+import { matrixOf, rowWindows, type SizeLimits } from '../graph/windows.ts';
 
-/** A tensor on the device: a range of a buffer. */
+/** A tensor on the device: one range of a buffer, or several where it is larger than the device binds. */
 export interface DeviceTensor {
   readonly type: TensorType;
+  /** In order, without gaps. */
+  readonly pieces: readonly Piece[];
+}
+
+/** A run of a tensor's 32-bit words that lies in one buffer. */
+export interface Piece {
   readonly buffer: GPUBuffer;
   /** Bytes; a multiple of 256. */
   readonly offset: number;
+  /** Which of the tensor's words is the first one here, and how many follow. */
+  readonly start: number;
+  readonly words: number;
+}
+
+/** @param start word of `whole` that the new tensor begins at */
+export function tensorWithin(whole: DeviceTensor, type: TensorType, start: number): DeviceTensor {
+  const end = start + bytesOf(type) / 4;
+  const pieces = whole.pieces
+    .filter((piece) => piece.start < end && piece.start + piece.words > start)
+    .map((piece): Piece => {
+      const first = Math.max(piece.start, start);
+      return {
+        buffer: piece.buffer,
+        offset: piece.offset + 4 * (first - piece.start),
+        start: first - start,
+        words: Math.min(piece.start + piece.words, end) - first,
+      };
+    });
+  return { type, pieces };
 }
 
 export interface AdapterDescription {
@@ -51,7 +78,7 @@ export class Device {
   private constructor(
     readonly gpu: GPUDevice,
     readonly adapter: AdapterDescription,
-    private known: KernelLimits & { readonly maxBufferSize: number },
+    private known: KernelLimits & SizeLimits,
   ) {
     this.lost = gpu.lost.then((info) => {
       this.loss = new EngineError('device-lost', info.message);
@@ -61,7 +88,7 @@ export class Device {
   }
 
   /** What kernels may count on, with what was found out about the device. */
-  get limits(): KernelLimits & { readonly maxBufferSize: number } {
+  get limits(): KernelLimits & SizeLimits {
     return this.known;
   }
 
@@ -71,25 +98,39 @@ export class Device {
     this.known = { ...this.known, ...found, ...(!subgroups && { subgroupSize: undefined }) };
   }
 
-  /** @param gpu `navigator.gpu`, or Dawn's in Node */
-  static async create(gpu: GPU | undefined): Promise<Device> {
+  /**
+   * @param gpu `navigator.gpu`, or Dawn's in Node
+   * @param smaller a device of smaller sizes than the adapter has. WebGPU makes none below its own promises (128 MiB a
+   * binding, 256 MiB a buffer): below these the plan and this class alone hold to them
+   */
+  static async create(gpu: GPU | undefined, smaller: Partial<SizeLimits> = {}): Promise<Device> {
     if (!gpu) throw new EngineError('no-webgpu');
     const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
     if (!adapter) throw new EngineError('no-adapter');
     const requiredLimits: Record<string, number> = {};
     for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
+    Object.assign(requiredLimits, smaller);
     const requiredFeatures = WANTED_FEATURES.filter((feature) => adapter.features.has(feature));
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return new Device(device, describe(adapter), limitsOf(device, adapter.info));
+    return new Device(device, describe(adapter), { ...limitsOf(device, adapter.info), ...smaller });
   }
 
-  /** A tensor with a buffer of its own, holding `data` or zeros. */
+  /** A tensor with buffers of its own, holding `data` or zeros. */
   tensor(type: TensorType, data?: Float32Array | Int32Array): DeviceTensor {
-    const bytes = bytesOf(type);
-    const buffer = this.buffer(bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC);
-    const tensor = { type, buffer, offset: 0 };
+    const { width } = matrixOf(type);
+    const pieces = rowWindows(type, this.limits).map(({ start, rows }): Piece => {
+      const words = wordsOf(type.dtype, rows * width);
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+      return { buffer: this.buffer(4 * words, usage), offset: 0, start: wordsOf(type.dtype, start * width), words };
+    });
+    const tensor = { type, pieces };
     if (data) this.write(tensor, data);
     return tensor;
+  }
+
+  /** Frees the buffers of a tensor that has them for itself. */
+  freeTensor({ pieces }: DeviceTensor): void {
+    for (const { buffer } of pieces) this.free(buffer);
   }
 
   /** One upload for the same array, however many programs use it; kept as long as the array is. */
@@ -101,24 +142,35 @@ export class Device {
     return tensor;
   }
 
-  /** @param start element of the tensor that `data` begins at */
+  /** @param start word of the tensor that `data` begins at */
   write(tensor: DeviceTensor, data: Float32Array | Int32Array, start = 0): void {
     if (4 * (start + data.length) > bytesOf(tensor.type)) throw new RangeError('more numbers than the tensor has');
-    this.gpu.queue.writeBuffer(tensor.buffer, tensor.offset + 4 * start, data as BufferSource & typeof data);
+    const end = start + data.length;
+    for (const piece of tensor.pieces) {
+      const first = Math.max(start, piece.start);
+      const last = Math.min(end, piece.start + piece.words);
+      if (first >= last) continue;
+      const part = data.subarray(first - start, last - start);
+      const at = piece.offset + 4 * (first - piece.start);
+      this.gpu.queue.writeBuffer(piece.buffer, at, part as BufferSource & typeof part);
+    }
   }
 
+  /** Piece by piece: no second buffer as large as the tensor. */
   async read(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
-    const bytes = bytesOf(tensor.type);
-    const staging = this.buffer(bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
-    try {
-      const encoder = this.gpu.createCommandEncoder();
-      encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
-      this.gpu.queue.submit([encoder.finish()]);
-      const copy = await this.mapped(staging, bytes);
-      return tensor.type.dtype === 'i32' ? new Int32Array(copy) : new Float32Array(copy);
-    } finally {
-      this.free(staging);
+    const words = new Int32Array(bytesOf(tensor.type) / 4);
+    for (const { buffer, offset, start, words: count } of tensor.pieces) {
+      const staging = this.buffer(4 * count, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+      try {
+        const encoder = this.gpu.createCommandEncoder();
+        encoder.copyBufferToBuffer(buffer, offset, staging, 0, 4 * count);
+        this.gpu.queue.submit([encoder.finish()]);
+        words.set(new Int32Array(await this.mapped(staging, 4 * count)), start);
+      } finally {
+        this.free(staging);
+      }
     }
+    return tensor.type.dtype === 'i32' ? words : new Float32Array(words.buffer);
   }
 
   async readF32(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer>> {

@@ -4,6 +4,7 @@
  */
 import type { Source } from '../graph/graph.ts';
 import { bytesOf, wordsOf, type Binding, type Operand } from '../graph/types.ts';
+import { matrixOf, windowsOf } from '../graph/windows.ts';
 import type { Plan, PlannedDispatch } from '../plan/plan.ts';
 import type { Device, DeviceTensor } from './device.ts';
 import { cutGrid, fromFirstGroup } from './long-dispatch.ts';
@@ -80,8 +81,9 @@ export class Program {
   /** The first workgroups of all parts of long dispatches. */
   private firstGroups: { readonly buffer: GPUBuffer; readonly bindGroup: GPUBindGroup } | undefined;
   private readonly inputs: PackedInputs;
-  private readonly staging: GPUBuffer[] = [];
-  private readonly outputBytes: number;
+  /** Sets of buffers that outputs come home in, free for the next replay. */
+  private readonly staging: (readonly GPUBuffer[])[] = [];
+  private readonly homeward: Homeward;
 
   private constructor(
     private readonly device: Device,
@@ -93,7 +95,7 @@ export class Program {
       device,
       plan.sources.filter((source) => source.kind === 'input'),
     );
-    this.outputBytes = [...plan.outputs.values()].reduce((sum, operand) => sum + align(4 * operand.size), 0);
+    this.homeward = homewardOf(plan, device.limits.maxBufferSize);
   }
 
   /**
@@ -181,7 +183,7 @@ export class Program {
 
   free(): void {
     this.inputs.free();
-    for (const buffer of this.staging) this.device.free(buffer);
+    for (const buffer of this.staging.flat()) this.device.free(buffer);
     this.staging.length = 0;
     if (this.firstGroups) this.device.free(this.firstGroups.buffer);
     this.firstGroups = undefined;
@@ -222,25 +224,28 @@ export class Program {
   }
 
   private async collect(): Promise<Outputs> {
-    const outputs: Outputs = new Map();
-    if (this.outputBytes === 0) return outputs;
+    const { device, homeward } = this;
+    if (homeward.windows.length === 0) return new Map();
     const staging =
-      this.staging.pop() ?? this.device.buffer(this.outputBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
-    const encoder = this.device.gpu.createCommandEncoder();
-    let at = 0;
-    for (const operand of this.plan.outputs.values()) {
+      this.staging.pop() ??
+      homeward.buffers.map((bytes) => device.buffer(bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST));
+    const encoder = device.gpu.createCommandEncoder();
+    for (const { operand, buffer, offset } of homeward.windows) {
       const range = this.rangeOf(operand);
-      encoder.copyBufferToBuffer(range.buffer, range.offset, staging, at, 4 * operand.size);
-      at += align(4 * operand.size);
+      encoder.copyBufferToBuffer(range.buffer, range.offset, staging[buffer]!, offset, 4 * operand.size);
     }
-    this.device.gpu.queue.submit([encoder.finish()]);
-    const bytes = await this.device.mapped(staging, this.outputBytes);
+    device.gpu.queue.submit([encoder.finish()]);
+    const bytes = await Promise.all(staging.map((buffer, i) => device.mapped(buffer, homeward.buffers[i]!)));
     this.staging.push(staging);
-    at = 0;
-    for (const [name, operand] of this.plan.outputs) {
+    const outputs: Outputs = new Map();
+    for (const { name, start, operand, buffer, offset } of homeward.windows) {
+      const whole = this.plan.outputs.get(name)!;
       const View = operand.type.dtype === 'i32' ? Int32Array : Float32Array;
-      outputs.set(name, new View(bytes, at, operand.size));
-      at += align(4 * operand.size);
+      const part = new View(bytes[buffer]!, offset, operand.size);
+      if (whole.windows) {
+        if (!outputs.has(name)) outputs.set(name, new View(whole.size));
+        outputs.get(name)!.set(part, start);
+      } else outputs.set(name, part);
     }
     return outputs;
   }
@@ -344,8 +349,12 @@ export class Program {
     if (placement.kind === 'arena') {
       return { buffer: this.arena.buffers[placement.slot.arena]!, offset: placement.slot.offset + offset, size };
     }
-    const tensor = this.tensorOf(placement.source);
-    return { buffer: tensor.buffer, offset: tensor.offset + offset, size };
+    const first = wordsOf(dtype, placement.start) + offset / 4;
+    const piece = this.tensorOf(placement.source).pieces.findLast((one) => one.start <= first)!;
+    if (first + size / 4 > piece.start + piece.words) {
+      throw new RangeError(`'${placement.source.name}' does not lie in the windows that it is read in`);
+    }
+    return { buffer: piece.buffer, offset: piece.offset + 4 * (first - piece.start), size };
   }
 
   private tensorOf(source: Source): DeviceTensor {
@@ -360,6 +369,35 @@ export class Program {
     }
     return tensor;
   }
+}
+
+/** Where outputs come home: each, or each window of it, at a place in one of a few buffers. */
+interface Homeward {
+  /** Bytes of each. */
+  readonly buffers: readonly number[];
+  readonly windows: readonly {
+    readonly name: string;
+    readonly operand: Operand;
+    /** Its first element in the output. */
+    readonly start: number;
+    readonly buffer: number;
+    /** Bytes. */
+    readonly offset: number;
+  }[];
+}
+
+function homewardOf(plan: Plan, maxBufferSize: number): Homeward {
+  const buffers: number[] = [];
+  const windows = [...plan.outputs].flatMap(([name, whole]) =>
+    windowsOf(whole).map(({ operand, start }) => {
+      const bytes = align(4 * operand.size);
+      if (buffers.length === 0 || buffers.at(-1)! + bytes > maxBufferSize) buffers.push(0);
+      const offset = buffers.at(-1)!;
+      buffers[buffers.length - 1] = offset + bytes;
+      return { name, operand, start: start * matrixOf(whole).width, buffer: buffers.length - 1, offset };
+    }),
+  );
+  return { buffers, windows };
 }
 
 /** All inputs of a program in one buffer with a twin on the CPU, so that a replay uploads once. */
@@ -378,8 +416,10 @@ class PackedInputs {
     this.buffer = device.buffer(bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC);
     let offset = 0;
     for (const source of sources) {
-      this.tensors.set(source.name, { type: source.value.type, buffer: this.buffer, offset });
-      offset += align(bytesOf(source.value.type));
+      const bytes = bytesOf(source.value.type);
+      const piece = { buffer: this.buffer, offset, start: 0, words: bytes / 4 };
+      this.tensors.set(source.name, { type: source.value.type, pieces: [piece] });
+      offset += align(bytes);
     }
   }
 
@@ -394,7 +434,9 @@ class PackedInputs {
         throw new RangeError(`input '${name}' has ${value.length} numbers, not ${elements}`);
       if (value instanceof Int32Array !== (tensor.type.dtype === 'i32'))
         throw new RangeError(`input '${name}' is ${tensor.type.dtype}`);
-      new (tensor.type.dtype === 'i32' ? Int32Array : Float32Array)(this.host, tensor.offset, elements).set(value);
+      new (tensor.type.dtype === 'i32' ? Int32Array : Float32Array)(this.host, tensor.pieces[0]!.offset, elements).set(
+        value,
+      );
     }
     this.device.gpu.queue.writeBuffer(this.buffer, 0, this.host);
   }

@@ -133,7 +133,7 @@ class Trial {
   }
 
   free(): void {
-    for (const { buffer } of this.tensors.values()) this.device.free(buffer);
+    for (const tensor of this.tensors.values()) this.device.freeTensor(tensor);
   }
 }
 

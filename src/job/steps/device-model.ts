@@ -92,7 +92,7 @@ function deviceModel(
     tensors,
     adapter,
     free() {
-      for (const { buffer } of tensors.values()) device.free(buffer);
+      for (const tensor of tensors.values()) device.freeTensor(tensor);
     },
   };
 }

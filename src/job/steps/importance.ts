@@ -31,7 +31,7 @@ export async function importanceOf(run: ActiveRun, data: RunData): Promise<Impor
     await keep.put([{ key: FILE, bytes: new TextEncoder().encode(JSON.stringify(measured)) }], { durable: true });
     return measured;
   } finally {
-    for (const { buffer } of tensors.values()) device.free(buffer);
+    for (const tensor of tensors.values()) device.freeTensor(tensor);
   }
 }
 

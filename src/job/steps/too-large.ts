@@ -1,35 +1,49 @@
 /** Whether a model can lie on this GPU at all: said from its config, before a byte of its weights is fetched. */
-import { bytesOf, type Shape } from '../../engine/graph/types.ts';
+import { bytesOf, type TensorType } from '../../engine/graph/types.ts';
+import { rowWindows, type SizeLimits } from '../../engine/graph/windows.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { ModelOptions } from '../../models/architectures/index.ts';
 import type { Model } from '../../models/model.ts';
 
 /**
- * A tensor is bound in one piece: one beyond what the adapter binds can't be computed with.
+ * WebGPU doesn't say how much memory there is; what one buffer may hold is the nearest figure to it. Weights that fill more
+ * than so many of them are refused before they are fetched; what does not fit though it passes here is said by the device.
+ */
+const MOST_BUFFERS = 16;
+
+/**
+ * A tensor larger than the adapter binds lies in windows of rows; one whose rows are too long for that can't be computed with.
  * @param model its name and the shapes of its parameters; they lie on the device as `options.held` says, else as f32
  */
 export function refuseTooLarge(
   model: Pick<Model<ModelOptions>, 'name' | 'parameters'> & { readonly options?: Pick<ModelOptions, 'held'> },
-  limits: { readonly maxBufferSize: number; readonly maxStorageBufferBindingSize: number },
+  limits: SizeLimits,
   role: 'teacher' | 'student',
 ): void {
+  const elsewhere =
+    role === 'teacher' ? '; or this one behind a server, on a machine that it fits (teacher.kind "endpoint")' : '';
   const most = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
-  const bytesIn = (name: string, shape: Shape): number =>
-    bytesOf({ shape, dtype: model.options?.held?.get(name) ?? 'f32' });
+  let whole = 0;
   for (const [name, shape] of model.parameters) {
-    const bytes = bytesIn(name, shape);
-    if (bytes <= most) continue;
-    const whole = gigabytes([...model.parameters].reduce((sum, [name, shape]) => sum + bytesIn(name, shape), 0));
+    const type: TensorType = { shape, dtype: model.options?.held?.get(name) ?? 'f32' };
+    const bytes = bytesOf(type);
+    whole += bytes;
+    if (bytes <= most || rowWindows(type, limits).length > 1) continue;
     throw new InputError(
       model.name,
       name,
-      `takes ${gigabytes(bytes)} in one piece (the whole model ${whole}), too much for this graphics adapter`,
-      `a model whose largest tensor takes at most ${gigabytes(most)}: a smaller one, or one with fewer words` +
-        (role === 'teacher'
-          ? '; or this one behind a server, on a machine that it fits (teacher.kind "endpoint")'
-          : ''),
+      `64 of its ${gigabytes(bytes)} of rows are too much for this graphics adapter`,
+      `a model of which 64 rows take at most ${gigabytes(most)}${elsewhere}`,
     );
   }
+  const fits = MOST_BUFFERS * limits.maxBufferSize;
+  if (whole <= fits) return;
+  throw new InputError(
+    model.name,
+    'its weights',
+    `they take ${gigabytes(whole)}, too much for this graphics adapter`,
+    `a model of at most ${gigabytes(fits)} (${MOST_BUFFERS} of the adapter’s largest buffers)${elsewhere}`,
+  );
 }
 
 const gigabytes = (bytes: number): string => `${Number((bytes / 1e9).toPrecision(2))} GB`;

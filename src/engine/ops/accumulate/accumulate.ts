@@ -7,6 +7,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const accumulateOp: OpDefinition = {
   name: 'accumulate',
+  rowwise: true,
   inPlace: { 0: 0 },
 
   infer([state, g]) {

@@ -11,6 +11,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const adamwOp: OpDefinition<{ decay: boolean }> = {
   name: 'adamw',
+  rowwise: true,
   inPlace: { 0: 0, 1: 1, 2: 2 },
 
   infer: ([parameter, m, v]) => [parameter!, m!, v!],

@@ -5,6 +5,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const addOp: OpDefinition = {
   name: 'add',
+  rowwise: true,
 
   infer([a, b]) {
     if (!isSuffix(b!.shape, a!.shape)) throw new RangeError(`add: [${b!.shape}] is not the end of [${a!.shape}]`);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { checkGradient, checkKernel, floats, integers } from '../../testing.ts';
 import { Graph } from '../../graph/graph.ts';
+import type { Value } from '../../graph/types.ts';
 import { embedding, embeddingGradient } from './embedding.ts';
 
 const repeating = (count: number, V: number): number[] => Array.from({ length: count }, (_, i) => (i * i + 3 * i) % V);
@@ -24,6 +25,13 @@ describe('embedding', () => {
         tolerance: 1e-6,
       }));
   }
+  it('goes through a table in windows', async () => {
+    const ids = integers([2, 40], repeating(80, 300));
+    const maxBinding = 128 * 4 * 12;
+    await checkKernel({ inputs: [floats([300, 12], 1), ids], build: embedding, tolerance: 0, maxBinding });
+    const build = (places: Value, g: Value) => embeddingGradient(places, g, 300);
+    await checkKernel({ inputs: [ids, floats([2, 40, 12], 2)], build, tolerance: 1e-6, maxBinding });
+  });
   it('keeps symbols, refuses ids that are no integers', () => {
     const graph = new Graph();
     const table = graph.parameter('table', [5, 4]);

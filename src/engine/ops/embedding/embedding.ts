@@ -1,9 +1,11 @@
 /**
  * Rows of a table by id: [V, H] and i32 [B, T] ─▶ [B, T, H]. The gradient is a dense [V, H], made in a fixed order: the
- * first place of each id adds up all its places, front to back, along a chain that one small kernel links.
+ * first place of each id adds up all its places, front to back, along a chain that one small kernel links. Where the table
+ * lies in windows, each is a dispatch that leaves other windows' ids alone.
  */
 import { weightReader } from '../../graph/packing.ts';
-import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Value } from '../../graph/types.ts';
+import { windowsOf } from '../../graph/windows.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const embeddingOp: OpDefinition = {
@@ -34,26 +36,30 @@ export const embeddingOp: OpDefinition = {
     const element = width === 4 ? 'vec4<f32>' : 'f32';
     const columns = H / width;
     const reader = weightReader('table', table!.type.dtype, width);
-    const at = `(id * ${columns}u + i % ${columns}u) * ${width}u`;
+    const at = `(row * ${columns}u + i % ${columns}u) * ${width}u`;
     const grid = flatGrid(ids!.size * columns);
-    return [
-      {
-        label: `embedding ${ids!.shape.join('x')} of ${V}x${H}`,
-        bindings: [
-          { name: 'table', operand: table!, access: 'read', element: reader.element },
-          { name: 'ids', operand: ids!, access: 'read' },
-          { name: 'out', operand: out!, access: 'write', element },
-        ],
-        code: `${reader.functions}${grid.entry} {
+    return windowsOf(table!).map(({ start, rows, operand }) => ({
+      label: `embedding ${ids!.shape.join('x')} of ${rows}x${H}`,
+      bindings: [
+        { name: 'table', operand, access: 'read', element: reader.element },
+        { name: 'ids', operand: ids!, access: 'read' },
+        { name: 'out', operand: out!, access: 'write', element },
+      ],
+      code: `${reader.functions}${grid.entry} {
   ${grid.index}
-  let id = u32(clamp(ids[i / ${columns}u], 0, ${V - 1}));
+  ${rowOf(`ids[i / ${columns}u]`, V, start, rows)}
   out[i] = ${width === 4 ? reader.four(at) : reader.one(at)};
 }`,
-        workgroups: grid.workgroups,
-      },
-    ];
+      workgroups: grid.workgroups,
+    }));
   },
 };
+
+/** WGSL: the row of an id in its window; returns where it lies in another. */
+function rowOf(id: string, V: number, start: number, rows: number): string {
+  const row = `let row = u32(clamp(${id}, 0, ${V - 1}))`;
+  return rows === V ? `${row};` : `${row} - ${start}u;\n  if (row >= ${rows}u) { return; }`;
+}
 
 export const embeddingGradientOp: OpDefinition<{ V: number }> = {
   name: 'embedding-gradient',
@@ -79,19 +85,22 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
     const columns = H / width;
     // for each place: whether its id came before, and the next place of the same id (N where there is none)
     const links = scratch([N, 2], 'i32');
-    const clear = flatGrid(V * columns);
     const link = flatGrid(N);
     const sum = flatGrid(N * columns);
+    const windows = windowsOf(out!);
     return [
-      {
-        label: `embedding-gradient clear ${V}x${H}`,
-        bindings: [{ name: 'out', operand: out!, access: 'write', element }],
-        code: `${clear.entry} {
+      ...windows.map(({ rows, operand }): Dispatch => {
+        const clear = flatGrid(rows * columns);
+        return {
+          label: `embedding-gradient clear ${rows}x${H}`,
+          bindings: [{ name: 'out', operand, access: 'write', element }],
+          code: `${clear.entry} {
   ${clear.index}
   out[i] = ${element}();
 }`,
-        workgroups: clear.workgroups,
-      },
+          workgroups: clear.workgroups,
+        };
+      }),
       {
         label: `embedding-gradient links ${N}`,
         bindings: [
@@ -109,29 +118,29 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
 }`,
         workgroups: link.workgroups,
       },
-      {
-        label: `embedding-gradient ${N} of ${V}x${H}`,
+      ...windows.map(({ start, rows, operand }): Dispatch => ({
+        label: `embedding-gradient ${N} of ${rows}x${H}`,
         bindings: [
           { name: 'ids', operand: ids!, access: 'read' },
           { name: 'links', operand: links, access: 'read', element: 'vec2<i32>' },
           { name: 'g', operand: g!, access: 'read', element },
-          { name: 'out', operand: out!, access: 'write', element },
+          { name: 'out', operand, access: 'write', element },
         ],
         code: `${sum.entry} {
   ${sum.index}
   let column = i % ${columns}u;
   var place = i / ${columns}u;
   if (links[place].x == 1) { return; }
-  let id = u32(clamp(ids[place], 0, ${V - 1}));
+  ${rowOf('ids[place]', V, start, rows)}
   var total = ${element}();
   while (place < ${N}u) {
     total += g[place * ${columns}u + column];
     place = u32(links[place].y);
   }
-  out[id * ${columns}u + column] = total;
+  out[row * ${columns}u + column] = total;
 }`,
         workgroups: sum.workgroups,
-      },
+      })),
     ];
   },
 };

@@ -15,7 +15,7 @@
  * fused kernel, and these five take half a second together.
  */
 import type { Binding, Dispatch, KernelContext, Operand } from '../../graph/types.ts';
-import { matmulDispatch } from '../matmul/kernel.ts';
+import { matmulDispatches } from '../matmul/windows.ts';
 import { softcapDispatches } from '../softcap/softcap.ts';
 import { f32, flatGrid, rolled } from '../wgsl.ts';
 import { chunksOf } from './chunks.ts';
@@ -74,7 +74,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     };
 
     dispatches.push(
-      matmulDispatch({
+      ...matmulDispatches({
         limits,
         a: hidden!,
         b: weight!,
@@ -83,7 +83,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
         N: V,
         K: H,
         transB: true,
-        offsets: { a: at * H },
+        first: { a: at },
       }),
     );
     if (bias) {
@@ -91,7 +91,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
       add('bias', chunk.rows * V, [write('logits', logits), read('bias', bias)], body);
     }
     if (attributes.softcap !== undefined) {
-      dispatches.push(...softcapDispatches(logits, logits, attributes.softcap, limits, chunk.rows * V));
+      dispatches.push(...softcapDispatches(logits, logits, attributes.softcap, chunk.rows * V));
     }
     const entries = support ? [{ ...read('support', support), element: 'vec4<f32>' }] : [];
     if (support) {
@@ -143,7 +143,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
     }
     if (hiddenGradient) {
       dispatches.push(
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: logits,
           b: weight!,
@@ -151,13 +151,13 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           M: chunk.rows,
           N: H,
           K: V,
-          offsets: { out: at * H },
+          first: { out: at },
         }),
       );
     }
     if (weightGradient) {
       dispatches.push(
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: logits,
           b: hidden!,
@@ -166,7 +166,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           N: H,
           K: chunk.rows,
           transA: true,
-          offsets: { b: at * H },
+          first: { b: at },
           accumulate: i > 0,
         }),
       );

@@ -15,7 +15,7 @@ import {
   type Value,
 } from '../../graph/types.ts';
 import { chunksOf } from '../linear-loss/chunks.ts';
-import { matmulDispatch } from '../matmul/kernel.ts';
+import { matmulDispatches } from '../matmul/windows.ts';
 import { softcapDispatches } from '../softcap/softcap.ts';
 import { f32, flatGrid, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
 
@@ -100,7 +100,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
       const grid = rowGrid(rows, THREADS);
       const n = temperatures.length;
       return [
-        matmulDispatch({
+        ...matmulDispatches({
           limits,
           a: hidden!,
           b: weight!,
@@ -109,10 +109,10 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
           N: V,
           K: H,
           transB: true,
-          offsets: { a: start * H },
+          first: { a: start },
         }),
         ...(bias ? [addBias(logits, bias, rows, V)] : []),
-        ...(softcap === undefined ? [] : softcapDispatches(logits, logits, softcap, limits, rows * V)),
+        ...(softcap === undefined ? [] : softcapDispatches(logits, logits, softcap, rows * V)),
         {
           label: `linear-topk rows ${rows}x${V}`,
           bindings: [

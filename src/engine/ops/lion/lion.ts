@@ -11,6 +11,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const lionOp: OpDefinition<{ decay: boolean }> = {
   name: 'lion',
+  rowwise: true,
   inPlace: { 0: 0, 1: 1 },
 
   infer: ([parameter, m]) => [parameter!, m!],

@@ -9,7 +9,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import type { MatmulCode, MatmulWindow } from './kernel.ts';
+import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 const MOST_ROWS = 4;
 const ALONG_K = 32;
@@ -17,11 +17,15 @@ const ROWS_A_THREAD = 4;
 const ROWS_A_GROUP = 2 * ROWS_A_THREAD;
 
 /** Whether the shape is one that reading the weight bounds. Not for adapters that compute on the CPU: there loads cost, not bytes. */
-export function isFewRows({ M, N, K, transA, transB, accumulate }: MatmulWindow): boolean {
-  return M <= MOST_ROWS && N >= 64 && K % 4 === 0 && !transA && transB === true && !accumulate;
+export function isFewRows(window: MatmulWindow): boolean {
+  const { M, N, K, transA, transB, accumulate } = window;
+  return (
+    stridesOf(window).a === K && M <= MOST_ROWS && N >= 64 && K % 4 === 0 && !transA && transB === true && !accumulate
+  );
 }
 
-export function fewRowsCode({ b: weight, M, N, K }: MatmulWindow): MatmulCode {
+export function fewRowsCode(window: MatmulWindow): MatmulCode {
+  const { b: weight, M, N, K } = window;
   const vectors = K / 4;
   const reader = weightReader('b', weight.type.dtype, 4);
   const rows = range(ROWS_A_THREAD);
@@ -49,7 +53,7 @@ ${sums.map(({ i, j, name }) => `  partial[(${i * ROWS_A_GROUP + j}u + mine) * ${
     let n = first + lid % ${ROWS_A_GROUP}u;
     var sum = 0.0;
     for (var i = 0u; i < ${rolled(ALONG_K, 'lid')}; i++) { sum += partial[lid * ${ALONG_K}u + i]; }
-    if (n < ${N}u) { out[(lid / ${ROWS_A_GROUP}u) * ${N}u + n] = sum; }
+    if (n < ${N}u) { out[(lid / ${ROWS_A_GROUP}u) * ${stridesOf(window).out}u + n] = sum; }
   }
 }`;
   return {

@@ -18,11 +18,17 @@ export interface MatmulWindow {
   readonly transB?: boolean;
   /** First element of each window in its operand; a multiple of 64 (256 bytes). */
   readonly offsets?: { readonly a?: number; readonly b?: number; readonly out?: number };
-  /** out += A·B instead of out = A·B. */
+  /** Elements from a stored row to the next, where a window has some of the columns only. B's rows are always whole. */
+  readonly strides?: { readonly a: number; readonly out: number };
+  /** out += A·B instead of out = A·B: the sums go on from what is there, with the same bits as one longer sum. */
   readonly accumulate?: boolean;
   readonly label?: string;
   /** What the device can do and what was found out about it; without, the variant that runs everywhere. */
   readonly limits?: Pick<KernelLimits, 'subgroupSize' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'>;
+}
+
+export function stridesOf({ M, N, K, transA, strides }: MatmulWindow): { a: number; out: number } {
+  return strides ?? { a: transA ? M : K, out: N };
 }
 
 export interface MatmulCode {
@@ -60,7 +66,9 @@ function dispatchWith(
   label: string,
 ): Dispatch {
   const { M, N, K, offsets } = window;
-  const lengths = { a: M * K, b: K * N, out: M * N };
+  const strides = stridesOf(window);
+  const [rowsA, columnsA] = window.transA ? [K, M] : [M, K];
+  const lengths = { a: (rowsA - 1) * strides.a + columnsA, b: K * N, out: (M - 1) * strides.out + N };
   const binding = (name: 'a' | 'b' | 'out') => ({
     name,
     operand: window[name],

@@ -9,7 +9,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import type { MatmulCode, MatmulWindow } from './kernel.ts';
+import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 /** Subgroups of these sizes belong to adapters that compute on the CPU. */
 const CPU_LANES = [4, 8];
@@ -48,29 +48,28 @@ export function chooseLanes(
   return { lanes, RA, TN, threads };
 }
 
-export function lanesCode(
-  { b: weight, M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
-  { lanes, RA, TN, threads }: LanesTile,
-): MatmulCode {
+export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: LanesTile): MatmulCode {
+  const { b: weight, M, N, K, transA = false, transB = false, accumulate = false } = window;
+  const strides = stridesOf(window);
   const R = lanes * RA;
-  const vectorA = !transA && K % 4 === 0;
+  const vectorA = !transA && K % 4 === 0 && strides.a % 4 === 0;
   const vectorB = transB && vectorA;
   // a lane's rows lie side by side where A's columns are contiguous, so that it loads them together
-  const together = transA && (RA === 2 || RA === 4) && M % RA === 0;
+  const together = transA && (RA === 2 || RA === 4) && M % RA === 0 && strides.a % RA === 0;
   const rowOf = (r: number, lane: number): number => (together ? lane * RA + r : r * lanes + lane);
   const steps = vectorA || K % 4 === 0 ? 4 : 1;
   // columns of a lane lie side by side
-  const wide = (TN === 2 || TN === 4) && N % TN === 0;
+  const wide = (TN === 2 || TN === 4) && N % TN === 0 && strides.out % TN === 0;
   const pair = wide ? `vec${TN}<f32>` : 'f32';
   const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : !transB && wide ? TN : 1);
 
   const lines: string[] = [];
   for (const s of range(vectorA ? 1 : steps)) {
-    if (together) lines.push(`let a_${s} = a[((k + ${s}u) * ${M}u + m) / ${RA}u + lane];`);
+    if (together) lines.push(`let a_${s} = a[((k + ${s}u) * ${strides.a}u + m) / ${RA}u + lane];`);
     else
       for (const r of range(RA)) {
         const row = `(m + ${r * lanes}u + lane)`;
-        const at = transA ? `(k + ${s}u) * ${M}u + ${row}` : `${row} * ${K}u + k + ${s}u`;
+        const at = transA ? `(k + ${s}u) * ${strides.a}u + ${row}` : `${row} * ${strides.a}u + k + ${s}u`;
         lines.push(`let a_${s}_${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
       }
   }
@@ -96,24 +95,20 @@ export function lanesCode(
       }
   }
 
-  const put = (at: string, value: string): string => `${at} = ${accumulate ? `${at} + ` : ''}${value};`;
-  // where tiles overlap at an edge both store the same numbers; only what is added up must have one owner
+  const row = (i: number): string => `(m + ${i}u) * ${strides.out}u + n`;
+  // sums that go on have one owner each; else, where tiles overlap at an edge, both store the same numbers
   const guarded = (own: string, statement: string): string =>
     accumulate && own !== '' ? `if (${own}) { ${statement} }` : statement;
+  const begin = (i: number): string[] => {
+    if (!accumulate) return range(TN).map((j) => `var c${i}_${j} = 0.0;`);
+    if (!wide) return range(TN).map((j) => `var c${i}_${j} = out[${row(i)} + ${j}u];`);
+    return [`let o${i} = out[(${row(i)}) / ${TN}u];`, ...range(TN).map((j) => `var c${i}_${j} = o${i}[${j}];`)];
+  };
   const stores = range(R).map((i) => {
-    const start = `(m + ${i}u) * ${N}u + n`;
+    const sums = range(TN).map((j) => `c${i}_${j}`);
     const statements = wide
-      ? [
-          put(
-            `out[(${start}) / ${TN}u]`,
-            `${pair}(${range(TN)
-              .map((j) => `c${i}_${j}`)
-              .join(', ')})`,
-          ),
-        ]
-      : range(TN).map((j) =>
-          guarded(N % TN === 0 ? '' : `n + ${j}u >= first_n`, put(`out[${start} + ${j}u]`, `c${i}_${j}`)),
-        );
+      ? [`out[(${row(i)}) / ${TN}u] = ${pair}(${sums.join(', ')});`]
+      : sums.map((sum, j) => guarded(N % TN === 0 ? '' : `n + ${j}u >= first_n`, `out[${row(i)} + ${j}u] = ${sum};`));
     return `    ${guarded(M % R === 0 ? '' : `m + ${i}u >= first_m`, statements.join(' '))}`;
   });
 
@@ -128,12 +123,7 @@ export function lanesCode(
   let n = min(first_n, ${N - TN}u);
   let m = ${M % R === 0 ? 'first_m' : `min(first_m, ${M - R}u)`};
 ${range(R)
-  .map(
-    (i) =>
-      `  ${range(TN)
-        .map((j) => `var c${i}_${j} = 0.0;`)
-        .join(' ')}`,
-  )
+  .map((i) => `  ${begin(i).join(' ')}`)
   .join('\n')}
   for (var k = 0u; k < ${rolled(K, 'wid.x')}; k += ${steps}u) {
     ${lines.join('\n    ')}

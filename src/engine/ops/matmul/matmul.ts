@@ -15,8 +15,7 @@ import {
   type TensorType,
   type Value,
 } from '../../graph/types.ts';
-import { matmulDispatch } from './kernel.ts';
-import { rowWindows } from './row-windows.ts';
+import { matmulDispatches } from './windows.ts';
 
 type MatmulAttributes = { readonly transA?: boolean; readonly transB?: boolean };
 
@@ -64,12 +63,7 @@ export const matmulOp: OpDefinition<MatmulAttributes> = {
 
   kernel({ inputs: [a, b], outputs: [out], attributes, limits }) {
     const { M, N, K } = sizes(a!.type, b!.type, attributes);
-    const window = { a: a!, b: b!, out: out!, N, K, ...attributes, limits };
-    // columns of a transposed A are no window of it
-    if (attributes.transA) return [matmulDispatch({ ...window, M })];
-    return rowWindows(M, N, K, limits.maxStorageBufferBindingSize).map(({ start, rows }) =>
-      matmulDispatch({ ...window, M: rows, offsets: { a: start * K, out: start * N } }),
-    );
+    return matmulDispatches({ a: a!, b: b!, out: out!, M, N, K, ...attributes, limits });
   },
 };
 

@@ -10,7 +10,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import type { MatmulCode, MatmulWindow } from './kernel.ts';
+import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 export interface SharedTile {
   /** Entries of `out` of a workgroup, and steps of K between two barriers; multiples of 4. */
@@ -23,16 +23,18 @@ export interface SharedTile {
 }
 
 /** Blocks of four must not cross an edge, and a tile larger than the product would only idle. */
-export function suitsShared({ M, N, K, transA, transB, limits }: MatmulWindow, { BM, BN, BK }: SharedTile): boolean {
-  const even = (transA ? M : K) % 4 === 0 && (transB ? K : N) % 4 === 0 && N % 4 === 0;
+export function suitsShared(window: MatmulWindow, { BM, BN, BK }: SharedTile): boolean {
+  const { M, N, K, transA, transB, limits } = window;
+  const strides = stridesOf(window);
+  const evenRows = strides.a % 4 === 0 && strides.out % 4 === 0;
+  const even = evenRows && (transA ? M : K) % 4 === 0 && (transB ? K : N) % 4 === 0 && N % 4 === 0;
   const bytes = 4 * BK * (BM + BN);
   return even && M >= BM / 2 && N >= BN / 2 && K >= BK && bytes <= (limits?.maxComputeWorkgroupStorageSize ?? 16384);
 }
 
-export function sharedCode(
-  { b: weight, M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
-  { BM, BN, BK, TM, TN }: SharedTile,
-): MatmulCode {
+export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedTile): MatmulCode {
+  const { b: weight, M, N, K, transA = false, transB = false, accumulate = false } = window;
+  const strides = stridesOf(window);
   const [acrossN, acrossM] = [BN / TN, BM / TM];
   const threads = acrossN * acrossM;
   const reader = weightReader('b', weight.type.dtype, 4);
@@ -48,14 +50,15 @@ export function sharedCode(
     across: number,
     first: string,
     size: number,
+    stride: number,
     contiguous: 'entries' | 'steps',
     load: (at: string) => string,
   ): string => {
     const columns = across / 4;
     const at = (i: number): string =>
       contiguous === 'entries'
-        ? `(k + step + ${i}u) * ${size}u + entry`
-        : `min(entry + ${i}u, ${size - 1}u) * ${K}u + k + step`;
+        ? `(k + step + ${i}u) * ${stride}u + entry`
+        : `min(entry + ${i}u, ${size - 1}u) * ${stride}u + k + step`;
     const loads = range(4).map((i) => `      let v${i} = ${load(at(i))};`);
     const inside = range(4).map((i) => (contiguous === 'entries' ? `k + step + ${i}u < ${K}u` : `k + step < ${K}u`));
     const puts = range(4).map((s) => {
@@ -75,10 +78,11 @@ ${puts.join('\n')}
   };
 
   const [rows, columns] = [range(TM), range(TN / 4)];
-  const put = (i: number, q: number): string => {
-    const at = `out[((m + ${i}u) * ${N}u + n) / 4u + ${q}u]`;
-    return `if (m + ${i}u < ${M}u && n + ${4 * q}u < ${N}u) { ${at} = ${accumulate ? `${at} + ` : ''}c${i}_${q}; }`;
-  };
+  const at = (i: number, q: number): string => `out[((m + ${i}u) * ${strides.out}u + n) / 4u + ${q}u]`;
+  const inside = (i: number, q: number, statement: string): string =>
+    `if (m + ${i}u < ${M}u && n + ${4 * q}u < ${N}u) { ${statement} }`;
+  const begin = (i: number, q: number): string =>
+    `var c${i}_${q} = vec4<f32>();${accumulate ? ` ${inside(i, q, `c${i}_${q} = ${at(i, q)};`)}` : ''}`;
   const code = `${reader.functions}var<workgroup> panel_a: array<vec4<f32>, ${(BK * BM) / 4}>;
 var<workgroup> panel_b: array<vec4<f32>, ${(BK * BN) / 4}>;
 @compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -87,10 +91,12 @@ var<workgroup> panel_b: array<vec4<f32>, ${(BK * BN) / 4}>;
   if (first_m >= ${M}u) { return; }
   let mine_m = (lid / ${acrossN}u) * ${TM}u;
   let mine_n = (lid % ${acrossN}u) * ${TN}u;
-${rows.flatMap((i) => columns.map((q) => `  var c${i}_${q} = vec4<f32>();`)).join('\n')}
+  let m = first_m + mine_m;
+  let n = first_n + mine_n;
+${rows.flatMap((i) => columns.map((q) => `  ${begin(i, q)}`)).join('\n')}
   for (var k = 0u; k < ${rolled(K, 'wid.x')}; k += ${BK}u) {
-${bring('panel_a', BM, 'first_m', M, transA ? 'entries' : 'steps', (at) => `a[(${at}) / 4u]`)}
-${bring('panel_b', BN, 'first_n', N, transB ? 'steps' : 'entries', (at) => reader.four(at))}
+${bring('panel_a', BM, 'first_m', M, strides.a, transA ? 'entries' : 'steps', (at) => `a[(${at}) / 4u]`)}
+${bring('panel_b', BN, 'first_n', N, transB ? K : N, transB ? 'steps' : 'entries', (at) => reader.four(at))}
     workgroupBarrier();
     for (var s = 0u; s < ${BK}u; s++) {
 ${range(TM / 4)
@@ -103,9 +109,7 @@ ${rows
     }
     workgroupBarrier();
   }
-  let m = first_m + mine_m;
-  let n = first_n + mine_n;
-${rows.flatMap((i) => columns.map((q) => `  ${put(i, q)}`)).join('\n')}
+${rows.flatMap((i) => columns.map((q) => `  ${inside(i, q, `${at(i, q)} = c${i}_${q};`)}`)).join('\n')}
 }`;
   return {
     code,

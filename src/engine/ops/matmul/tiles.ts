@@ -6,7 +6,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import type { MatmulCode, MatmulWindow } from './kernel.ts';
+import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 /** What one thread computes and how threads are grouped. */
 export interface MatmulTile {
@@ -32,23 +32,22 @@ export function tileOf(M: number, N: number, TM: number, TN: number): MatmulTile
   return { TM, TN, WX, WY };
 }
 
-export function tiledCode(
-  { b: weight, M, N, K, transA = false, transB = false, accumulate = false }: MatmulWindow,
-  { TM, TN, WX, WY }: MatmulTile,
-): MatmulCode {
+export function tiledCode(window: MatmulWindow, { TM, TN, WX, WY }: MatmulTile): MatmulCode {
+  const { b: weight, M, N, K, transA = false, transB = false, accumulate = false } = window;
+  const strides = stridesOf(window);
   // an accumulator spans `width` columns of a row
   const width = Math.min(TN, 4);
   const type = ['', 'f32', 'vec2<f32>', '', 'vec4<f32>'][width]!;
   const columns = range(TN / width);
   const rows = range(TM);
 
-  const evenA = transA ? M % 4 === 0 && TM % 4 === 0 : K % 4 === 0;
+  const evenA = strides.a % 4 === 0 && (transA ? M % 4 === 0 && TM % 4 === 0 : K % 4 === 0);
   const evenB = transB ? K % 4 === 0 : N % 4 === 0 && TN % 4 === 0;
   // four steps of a scalar operand are too many loads for the slow compilers of software adapters: go step by step then
   const vectorA = evenA && (evenB || transA);
   const vectorB = evenB && (evenA || !transB);
   const unroll = vectorA && vectorB ? 4 : 1;
-  const vectorOut = N % 4 === 0 && TN % 4 === 0;
+  const vectorOut = strides.out % 4 === 0 && N % 4 === 0 && TN % 4 === 0;
   const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : 1);
 
   /** Statements that load A and B for steps k .. k + steps - 1, and the multiplications. */
@@ -58,16 +57,17 @@ export function tiledCode(
     let a = (i: number, s: number): string => `a${i}_${s}`;
     let b = (j: number, s: number): string => `b${j}_${s}`;
     if (vectorA && !transA) {
-      rows.forEach((i) => lines.push(`let a${i} = a[((m + ${i}u) * ${K}u + k) / 4u];`));
+      rows.forEach((i) => lines.push(`let a${i} = a[((m + ${i}u) * ${strides.a}u + k) / 4u];`));
       a = (i, s) => `a${i}[${s}]`;
     } else if (vectorA) {
       for (const s of range(steps))
-        for (const q of range(TM / 4)) lines.push(`let a${q}_${s} = a[((k + ${s}u) * ${M}u + m) / 4u + ${q}u];`);
+        for (const q of range(TM / 4))
+          lines.push(`let a${q}_${s} = a[((k + ${s}u) * ${strides.a}u + m) / 4u + ${q}u];`);
       a = (i, s) => `a${i >> 2}_${s}[${i & 3}]`;
     } else {
       for (const s of range(steps))
         for (const i of rows) {
-          const at = transA ? `(k + ${s}u) * ${M}u + m + ${i}u` : `(m + ${i}u) * ${K}u + k + ${s}u`;
+          const at = transA ? `(k + ${s}u) * ${strides.a}u + m + ${i}u` : `(m + ${i}u) * ${strides.a}u + k + ${s}u`;
           lines.push(`let a${i}_${s} = a[${at}];`);
         }
     }
@@ -94,20 +94,27 @@ export function tiledCode(
     return lines.join('\n    ');
   };
 
-  const put = (at: string, value: string): string => `${at} = ${accumulate ? `${at} + ` : ''}${value};`;
   const guarded = (what: string, statement: string): string =>
     what === '' ? statement : `if (${what}) { ${statement} }`;
+  /** Where the accumulators `q` of row i lie, or their entry j. */
+  const at = (i: number, q: number, j?: number): string =>
+    j === undefined
+      ? `out[((m + ${i}u) * ${strides.out}u + n) / 4u + ${q}u]`
+      : `out[(m + ${i}u) * ${strides.out}u + n + ${q * width + j}u]`;
+  const begin = (i: number, q: number): string => {
+    if (!accumulate) return `${type}()`;
+    const parts = range(width).map((j) => at(i, q, j));
+    return vectorOut ? at(i, q) : `${type}(${parts.join(', ')})`;
+  };
   const storeRow = (i: number): string => {
     const statements = columns.flatMap((q) => {
       if (vectorOut) {
         const mine = N % TN === 0 ? '' : `n + ${4 * q}u >= first_n`;
-        return [guarded(mine, put(`out[((m + ${i}u) * ${N}u + n) / 4u + ${q}u]`, `c${i}_${q}`))];
+        return [guarded(mine, `${at(i, q)} = c${i}_${q};`)];
       }
       return range(width).map((j) => {
-        const column = q * width + j;
-        const mine = N % TN === 0 ? '' : `n + ${column}u >= first_n`;
-        const value = width === 1 ? `c${i}_${q}` : `c${i}_${q}[${j}]`;
-        return guarded(mine, put(`out[(m + ${i}u) * ${N}u + n + ${column}u]`, value));
+        const mine = N % TN === 0 ? '' : `n + ${q * width + j}u >= first_n`;
+        return guarded(mine, `${at(i, q, j)} = ${width === 1 ? `c${i}_${q}` : `c${i}_${q}[${j}]`};`);
       });
     });
     return `  ${guarded(M % TM === 0 ? '' : `m + ${i}u >= first_m`, statements.join(' '))}`;
@@ -122,7 +129,7 @@ export function tiledCode(
   if (first_n >= ${N}u || first_m >= ${M}u) { return; }
   let n = ${N % TN === 0 ? 'first_n' : `min(first_n, ${N - TN}u)`};
   let m = ${M % TM === 0 ? 'first_m' : `min(first_m, ${M - TM}u)`};
-${rows.flatMap((i) => columns.map((q) => `  var c${i}_${q} = ${type}();`)).join('\n')}
+${rows.flatMap((i) => columns.map((q) => `  var c${i}_${q} = ${begin(i, q)};`)).join('\n')}
   for (var k = 0u; k < ${rolled(K - tail, 'lid.x')}; k += ${unroll}u) {
     ${block(unroll)}
   }

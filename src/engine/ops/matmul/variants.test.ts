@@ -65,7 +65,7 @@ describe('variants of a matmul', () => {
               expect(got, variant.name).toEqual((first ??= got));
             }
             arena.free();
-            device.free(tensors.get('b')!.buffer);
+            device.freeTensor(tensors.get('b')!);
           }
         });
       }

@@ -5,6 +5,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const mulOp: OpDefinition = {
   name: 'mul',
+  rowwise: true,
 
   infer([a, b]) {
     const end = a!.shape.slice(a!.shape.length - b!.shape.length);

@@ -18,6 +18,18 @@ describe('takeRows and replaceRows', () => {
     it(`gradient of replaceRows, ${count} of [${V}, ${H}] from ${first}`, () =>
       checkGradient({ inputs: [table, rows], build: (t, r) => replaceRows(t, r, first) }));
   }
+  it('find their rows in windows of the table', async () => {
+    const [table, rows] = [floats([200, 12], 1), floats([70, 12], 2)];
+    const test = { tolerance: 0, maxBinding: 64 * 4 * 12 };
+    // rows begin in the first window and end in the third
+    await checkKernel({ ...test, inputs: [table], build: (t) => takeRows(t, 60, 64) });
+    await checkKernel({
+      ...test,
+      maxBinding: 70 * 4 * 12,
+      inputs: [table, rows],
+      build: (t, r) => replaceRows(t, r, 60),
+    });
+  });
   it('refuses rows beyond the table', () => {
     const graph = new Graph();
     const table = graph.input('table', [4, 2]);

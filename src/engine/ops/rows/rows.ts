@@ -5,7 +5,8 @@
  *   takeRows     table [V, H] ─▶ rows first .. first + count − 1
  *   replaceRows  table [V, H], rows [count, H] ─▶ the table with these rows from `first` on
  */
-import { bytesOf, showType, type OpDefinition, type Value } from '../../graph/types.ts';
+import { bytesOf, showType, type Dispatch, type OpDefinition, type Value } from '../../graph/types.ts';
+import { commonWindows, locate, windowsOf } from '../../graph/windows.ts';
 import { scale } from '../scale/scale.ts';
 import { flatGrid } from '../wgsl.ts';
 
@@ -26,22 +27,25 @@ export const takeRowsOp: OpDefinition<TakeAttributes> = {
     const H = table!.shape[1]!;
     return [{ shape: [count, H], data: table!.data.slice(first * H, (first + count) * H) }];
   },
-  kernel({ inputs: [table], outputs: [rows], attributes: { first } }) {
-    const grid = flatGrid(rows!.size);
-    return [
-      {
-        label: `take-rows ${rows!.shape.join('x')}`,
+  kernel({ inputs: [table], outputs: [rows], attributes: { first, count } }) {
+    const H = rows!.shape[1]!;
+    return commonWindows(count, [{ operand: table!, first }]).map((window): Dispatch => {
+      const start = window.start * H;
+      const grid = flatGrid(window.rows * H);
+      const { operand, offset } = locate(table!, first + window.start);
+      return {
+        label: `take-rows ${window.rows}x${H}`,
         bindings: [
-          { name: 'table', operand: table!, access: 'read' },
+          { name: 'table', operand, access: 'read' },
           { name: 'rows', operand: rows!, access: 'write' },
         ],
         code: `${grid.entry} {
   ${grid.index}
-  rows[i] = table[i + ${first * rows!.shape[1]!}u];
+  rows[i + ${start}u] = table[i + ${offset}u];
 }`,
         workgroups: grid.workgroups,
-      },
-    ];
+      };
+    });
   },
 };
 
@@ -71,23 +75,27 @@ export const replaceRowsOp: OpDefinition<ReplaceAttributes> = {
     return [{ shape: table!.shape, data }];
   },
   kernel({ inputs: [table, rows], outputs: [out], attributes: { first } }) {
-    const grid = flatGrid(out!.size);
-    const start = first * out!.shape[1]!;
-    return [
-      {
-        label: `replace-rows ${out!.shape.join('x')}`,
+    const [count, H] = rows!.shape as [number, number];
+    return windowsOf(out!).map((window): Dispatch => {
+      const grid = flatGrid(window.operand.size);
+      const [from, to] = [first, first + count].map(
+        (row) => Math.min(Math.max(row - window.start, 0), window.rows) * H,
+      );
+      const ahead = (window.start - first) * H;
+      return {
+        label: `replace-rows ${window.rows}x${H}`,
         bindings: [
-          { name: 'table', operand: table!, access: 'read' },
+          { name: 'table', operand: locate(table!, window.start).operand, access: 'read' },
           { name: 'rows', operand: rows!, access: 'read' },
-          { name: 'out', operand: out!, access: 'write' },
+          { name: 'out', operand: window.operand, access: 'write' },
         ],
         code: `${grid.entry} {
   ${grid.index}
-  if (i >= ${start}u && i < ${start + rows!.size}u) { out[i] = rows[i - ${start}u]; } else { out[i] = table[i]; }
+  if (i >= ${from}u && i < ${to}u) { out[i] = rows[i ${ahead < 0 ? '-' : '+'} ${Math.abs(ahead)}u]; } else { out[i] = table[i]; }
 }`,
         workgroups: grid.workgroups,
-      },
-    ];
+      };
+    });
   },
 };
 

@@ -9,6 +9,7 @@ import { elementwise, f32 } from '../wgsl.ts';
 
 export const scaleOp: OpDefinition<{ factor: number }> = {
   name: 'scale',
+  rowwise: true,
   infer: ([x]) => [x!],
   cost: ([x]) => ({ flops: sizeOf(x!.shape), bytes: 2 * bytesOf(x!) }),
   gradient: (node, [g]) => [scale(g!, node.attributes.factor as number)],
@@ -20,6 +21,7 @@ export const scaleOp: OpDefinition<{ factor: number }> = {
 
 export const scaleByOp: OpDefinition = {
   name: 'scale-by',
+  rowwise: true,
   infer([x, s]) {
     if (s!.shape.length !== 1 || s!.shape[0] !== 1)
       throw new RangeError(`scaleBy: a factor of ${showType(s!)}, not f32[1]`);
@@ -38,6 +40,7 @@ export const scaleByOp: OpDefinition = {
 
 export const addScaledOp: OpDefinition<{ factor: number }> = {
   name: 'add-scaled',
+  rowwise: true,
   infer([a, b]) {
     if (!sameShape(a!.shape, b!.shape)) throw new RangeError(`addScaled: ${showType(a!)} and ${showType(b!)}`);
     return [a!];

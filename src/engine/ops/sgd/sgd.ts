@@ -23,6 +23,7 @@ function withMomentum(momentum: boolean): OpDefinition<{ decay: boolean }> {
   });
   return {
     name: momentum ? 'sgd-momentum' : 'sgd',
+    rowwise: true,
     inPlace: momentum ? { 0: 0, 1: 1 } : { 0: 0 },
 
     infer: (inputs) => inputs.slice(0, momentum ? 2 : 1),

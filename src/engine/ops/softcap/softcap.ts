@@ -1,15 +1,7 @@
 /**
  * Logits bounded as Gemma 2 has them: y = cap · tanh(x / cap), element by element. dx = g · (1 − (y / cap)²).
  */
-import {
-  bytesOf,
-  sizeOf,
-  type Dispatch,
-  type KernelLimits,
-  type OpDefinition,
-  type Operand,
-  type Value,
-} from '../../graph/types.ts';
+import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Operand, type Value } from '../../graph/types.ts';
 import { mul } from '../mul/mul.ts';
 import { addScaled } from '../scale/scale.ts';
 import { f32, flatGrid, tanhWgsl } from '../wgsl.ts';
@@ -18,6 +10,7 @@ type SoftcapAttributes = { cap: number };
 
 export const softcapOp: OpDefinition<SoftcapAttributes> = {
   name: 'softcap',
+  rowwise: true,
   infer([x], { cap }) {
     if (!(cap > 0)) throw new RangeError(`softcap: a cap of ${cap}`);
     return [x!];
@@ -28,38 +21,26 @@ export const softcapOp: OpDefinition<SoftcapAttributes> = {
     return [addScaled(g!, mul(g!, mul(y, y)), -1 / (node.attributes.cap as number) ** 2)];
   },
   reference: ([x], { cap }) => [{ shape: x!.shape, data: x!.data.map((value) => cap * Math.tanh(value / cap)) }],
-  kernel: ({ inputs: [x], outputs: [out], attributes: { cap }, limits }) => softcapDispatches(x!, out!, cap, limits),
+  kernel: ({ inputs: [x], outputs: [out], attributes: { cap } }) => softcapDispatches(x!, out!, cap),
 };
 
-/**
- * The first `count` numbers of `x`, capped into `out`, which may be `x` itself. In windows where a binding is too small for
- * them all: whole logits pass the limit of many devices.
- */
-export function softcapDispatches(
-  x: Operand,
-  out: Operand,
-  cap: number,
-  { maxStorageBufferBindingSize }: Pick<KernelLimits, 'maxStorageBufferBindingSize'>,
-  count = x.size,
-): Dispatch[] {
-  // windows start at multiples of 256 bytes
-  const most = Math.floor(maxStorageBufferBindingSize / 256) * 64;
-  return Array.from({ length: Math.ceil(count / most) }, (_, i) => {
-    const window = { offset: i * most, length: Math.min(most, count - i * most) };
-    const grid = flatGrid(window.length);
-    return {
-      label: `softcap ${window.length}`,
+/** The first `count` numbers of `x`, capped into `out`, which may be `x` itself. */
+export function softcapDispatches(x: Operand, out: Operand, cap: number, count = x.size): Dispatch[] {
+  const grid = flatGrid(count);
+  return [
+    {
+      label: `softcap ${count}`,
       bindings: [
-        { name: 'x', operand: x, access: 'read', ...window },
-        { name: 'out', operand: out, access: 'write', ...window },
+        { name: 'x', operand: x, access: 'read', length: count },
+        { name: 'out', operand: out, access: 'write', length: count },
       ],
       code: `${tanhWgsl('f32')}${grid.entry} {
   ${grid.index}
   out[i] = ${f32(cap)} * tanh_of(x[i] * ${f32(1 / cap)});
 }`,
       workgroups: grid.workgroups,
-    };
-  });
+    },
+  ];
 }
 
 /** cap · tanh(x / cap) */

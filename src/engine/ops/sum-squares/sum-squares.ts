@@ -1,8 +1,13 @@
-/** Σ x², f32[1]: what a global gradient norm is made of. Two stages in a fixed order. */
-import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+/**
+ * Σ x², f32[1]: what a global gradient norm is made of. Two stages in a fixed order: each thread of all strides
+ * through the tensor, going on from window to window where it lies in several, so that the bits do not depend on them.
+ */
+import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Value } from '../../graph/types.ts';
+import { matrixOf, windowsOf } from '../../graph/windows.ts';
 
 const GROUPS = 64;
 const THREADS = 64;
+const STRIDE = GROUPS * THREADS;
 
 export const sumSquaresOp: OpDefinition = {
   name: 'sum-squares',
@@ -11,21 +16,24 @@ export const sumSquaresOp: OpDefinition = {
   reference: ([x]) => [{ shape: [1], data: Float64Array.of(x!.data.reduce((sum, value) => sum + value * value, 0)) }],
 
   kernel({ inputs: [x], outputs: [out], scratch }) {
-    const partial = scratch([GROUPS * THREADS]);
+    const partial = scratch([STRIDE]);
     return [
-      {
-        label: `sum-squares ${x!.size}`,
-        bindings: [
-          { name: 'x', operand: x!, access: 'read' },
-          { name: 'partial_sums', operand: partial, access: 'write' },
-        ],
-        code: `@compute @workgroup_size(${THREADS}) fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
-  var sum = 0.0;
-  for (var i = gid.x; i < ${x!.size}u; i += ${GROUPS * THREADS}u) { sum += x[i] * x[i]; }
+      ...windowsOf(x!).map(({ start, operand }): Dispatch => {
+        const passed = (start * matrixOf(x!).width) % STRIDE;
+        return {
+          label: `sum-squares ${operand.size}`,
+          bindings: [
+            { name: 'x', operand, access: 'read' },
+            { name: 'partial_sums', operand: partial, access: 'write' },
+          ],
+          code: `@compute @workgroup_size(${THREADS}) fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
+  var sum = ${start === 0 ? '0.0' : 'partial_sums[gid.x]'};
+  for (var i = ${passed === 0 ? 'gid.x' : `(gid.x + ${STRIDE - passed}u) % ${STRIDE}u`}; i < ${operand.size}u; i += ${STRIDE}u) { sum += x[i] * x[i]; }
   partial_sums[gid.x] = sum;
 }`,
-        workgroups: [GROUPS, 1, 1],
-      },
+          workgroups: [GROUPS, 1, 1],
+        };
+      }),
       {
         label: 'sum-squares partials',
         bindings: [
@@ -35,7 +43,7 @@ export const sumSquaresOp: OpDefinition = {
         code: `var<workgroup> sums: array<f32, ${THREADS}>;
 @compute @workgroup_size(${THREADS}) fn main(@builtin(local_invocation_index) lid: u32) {
   var sum = 0.0;
-  for (var i = lid; i < ${GROUPS * THREADS}u; i += ${THREADS}u) { sum += partial_sums[i]; }
+  for (var i = lid; i < ${STRIDE}u; i += ${THREADS}u) { sum += partial_sums[i]; }
   sums[lid] = sum;
   workgroupBarrier();
   if (lid == 0u) {

@@ -46,7 +46,7 @@ async function check(
   outputs.forEach((_, i) => expectClose(got.get(`out${i}`)!, wanted[i]!.data, 3e-6, `${dtype} output ${i}`));
   program.free();
   arena.free();
-  device.free(tensor.buffer);
+  device.freeTensor(tensor);
 }
 
 describe.each(DTYPES)('a weight held as %s', (dtype) => {

@@ -3,7 +3,8 @@
  * those; what it makes lives only as long as that op needs it. A packed weight is frozen: there is no gradient.
  */
 import { weightReader } from '../../graph/packing.ts';
-import { bytesOf, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Value } from '../../graph/types.ts';
+import { commonWindows, locate, matrixOf } from '../../graph/windows.ts';
 import { flatGrid } from '../wgsl.ts';
 
 export const unpackOp: OpDefinition = {
@@ -16,23 +17,30 @@ export const unpackOp: OpDefinition = {
   reference: ([weight]) => [weight!],
 
   kernel({ inputs: [weight], outputs: [out] }) {
-    const width = out!.size % 4 === 0 ? 4 : 1;
-    const reader = weightReader('weight', weight!.type.dtype, width);
-    const grid = flatGrid(out!.size / width);
-    return [
-      {
-        label: `unpack ${weight!.type.dtype} ${weight!.shape.join('x')}`,
+    const { rows, width: columns } = matrixOf(out!);
+    // the same rows are fewer bytes packed, so the two are cut at different rows
+    return commonWindows(rows, [
+      { operand: weight!, first: 0 },
+      { operand: out!, first: 0 },
+    ]).map((window): Dispatch => {
+      const [from, to] = [locate(weight!, window.start), locate(out!, window.start)];
+      const length = window.rows * columns;
+      const width = length % 4 === 0 ? 4 : 1;
+      const reader = weightReader('weight', weight!.type.dtype, width);
+      const grid = flatGrid(length / width);
+      return {
+        label: `unpack ${weight!.type.dtype} ${window.rows}x${columns}`,
         bindings: [
-          { name: 'weight', operand: weight!, access: 'read', element: reader.element },
-          { name: 'out', operand: out!, access: 'write', element: width === 4 ? 'vec4<f32>' : 'f32' },
+          { name: 'weight', ...from, length, access: 'read', element: reader.element },
+          { name: 'out', ...to, length, access: 'write', element: width === 4 ? 'vec4<f32>' : 'f32' },
         ],
         code: `${reader.functions}${grid.entry} {
   ${grid.index}
   out[i] = ${width === 4 ? reader.four('i * 4u') : reader.one('i')};
 }`,
         workgroups: grid.workgroups,
-      },
-    ];
+      };
+    });
   },
 };
 

@@ -96,7 +96,7 @@ export async function cacheSuite({ device, model, add }: Bench): Promise<void> {
       tokens_per_second: (1000 * ROWS * LENGTH) / ms,
     });
   }
-  for (const tensor of tensors.values()) device.free(tensor.buffer);
+  for (const tensor of tensors.values()) device.freeTensor(tensor);
 }
 
 function softmax(logits: Float32Array): Float64Array {

@@ -34,7 +34,7 @@ export async function memorySuite({ device, stream_gbps, summary, add }: Bench):
     onTokens: () => void times.push(performance.now()),
   });
   generator.free();
-  for (const tensor of tensors.values()) device.free(tensor.buffer);
+  for (const tensor of tensors.values()) device.freeTensor(tensor);
   const ms = Math.min(...times.slice(2).map((time, i) => time - times[i + 1]!));
   const bytes = 4 * countParameters(baseParameters(SMOLLM2));
   const gbps = bytes / ms / 1e6;
