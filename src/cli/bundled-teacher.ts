@@ -16,6 +16,7 @@ import { Generator } from '../models/generate.ts';
 import { baseParameters, countParameters } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
+import { CROSS_ENTROPY } from '../train/step-graphs.ts';
 import { Trainer } from '../train/trainer.ts';
 import { say, type Command, type Values } from './command.ts';
 import { wholeNumber } from './flags.ts';
@@ -91,7 +92,7 @@ async function run(_: string[], values: Values): Promise<number> {
     {
       device,
       model: { options, adapter: null, trainable: () => true },
-      objective: { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor: 0 },
+      objective: CROSS_ENTROPY,
       optimizer: { adam_beta1: 0.9, adam_beta2: 0.98, adam_epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1 },
       schedule: {
         lr_scheduler_type: 'cosine',

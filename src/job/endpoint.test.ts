@@ -3,11 +3,9 @@
  * engine's own whole ones, its log p are taken in float64; so ids are the same, log p within 2e-5 (logits are up to 20, of
  * seven digits), and losses within 1e-4 of one.
  */
-import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { nodeFolder } from '../cli/node-files.ts';
 import { testDevice } from '../engine/testing.ts';
-import { MemorySource } from '../formats/byte-source.ts';
 import { openCache, type LogitCache } from '../formats/logit-cache.ts';
 import { sequenceLogits } from '../models/logits.ts';
 import { openModel } from '../models/model.ts';
@@ -15,15 +13,10 @@ import { loadParameters } from '../models/on-device.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { send, testServer, type Mind, type Speaks, type TestServer } from '../teacher/endpoint/server.testing.ts';
-import type { LocalFiles } from './host.ts';
 import type { JobEvent, MetricsLine } from './protocol.ts';
-import { diskFiles, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
+import { fewRows, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
 
-const few = readFileSync('public/bundled/arithmetic/test.jsonl', 'utf8').split('\n').slice(0, 12).join('\n');
-const local: LocalFiles = {
-  ...diskFiles('public/bundled'),
-  file: async (value) => (value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined),
-};
+const local = fewRows(12);
 
 const recipe = (teacher: RecipeInput['teacher']): RecipeInput => ({
   name: 'tiny',

@@ -11,22 +11,13 @@ import { openSafetensors } from '../formats/safetensors.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { DiskFull } from '../store/faults.ts';
 import type { LocalFiles } from './host.ts';
-import { diskFiles, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
+import { fewRows, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
 import type { PackedDType } from '../engine/graph/packing.ts';
 import type { JobEvent, Report } from './protocol.ts';
 
 const STEPS = 6;
 /** Twelve rows: eight to train on, four to evaluate. */
-function fewRows(rows: string): LocalFiles {
-  const disk = diskFiles('public/bundled');
-  const few = readFileSync(`public/bundled/arithmetic/${rows}`, 'utf8').split('\n').slice(0, 12).join('\n');
-  return {
-    ...disk,
-    file: async (value) =>
-      value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined,
-  };
-}
-const local = fewRows('test.jsonl');
+const local = fewRows(12);
 
 const recipe: RecipeInput = {
   name: 'tiny',
@@ -245,7 +236,7 @@ describe('a run', () => {
     const bent = Uint8Array.from(file);
     bent[file.length >> 1]! ^= 1;
     for (const [words, asked, files] of [
-      [/teacher\.cache: .*dataset/, from, served(file, fewRows('rows.jsonl'))],
+      [/teacher\.cache: .*dataset/, from, served(file, fewRows(12, 'rows.jsonl'))],
       [/teacher\.cache: .*tokenizer/, { ...from, student: { ...from.student, add_tokens: ['<new>'] } }, served(file)],
       [/distill\.temperature: .*3/, { ...from, distill: { ...from.distill, temperature: 3 } }, served(file)],
       [/teacher\.cache: .*cut short/, from, served(file.subarray(0, file.length - 9))],
@@ -266,7 +257,7 @@ describe('a run', () => {
     await run.sit((event, active) => {
       if (event.kind === 'step' && event.step === 'teacher') active.asked = 'paused';
     });
-    now = fewRows('rows.jsonl');
+    now = fewRows(12, 'rows.jsonl');
     const events = await run.sit();
     expect(events.at(-1)).toMatchObject({
       kind: 'error',

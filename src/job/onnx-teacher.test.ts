@@ -2,29 +2,25 @@
  * A run whose teacher is an ONNX file, against the same run with the teacher in the engine: the file is what Stillroom
  * itself exports of that teacher, so logits agree as an export's do (1e-3 of the largest), and losses to four digits, in 16 bits 3e-2.
  */
-import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodeFolder } from '../cli/node-files.ts';
 import { exportModel } from '../export/export-model.ts';
 import { MemorySink, ort } from '../export/export.testing.ts';
-import { MemorySource } from '../formats/byte-source.ts';
 import { openCache, type LogitCache } from '../formats/logit-cache.ts';
 import { openModel } from '../models/model.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import type { LocalFiles } from './host.ts';
 import type { JobEvent, MetricsLine } from './protocol.ts';
-import { diskFiles, memoryHost, testRun, type MemoryHost } from './testing.ts';
+import { fewRows, memoryHost, testRun, type MemoryHost } from './testing.ts';
 
-const few = readFileSync('public/bundled/arithmetic/test.jsonl', 'utf8').split('\n').slice(0, 8).join('\n');
-const disk = diskFiles('public/bundled');
+const few = fewRows(8);
 const sink = new MemorySink();
 const local: LocalFiles = {
-  ...disk,
+  ...few,
   folder: (value) =>
     value === './exported'
       ? { name: value, open: async (path) => (sink.files.has(path) ? sink.open(path) : undefined) }
-      : disk.folder(value),
-  file: async (value) => (value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined),
+      : few.folder(value),
 };
 
 const recipe = (teacher: RecipeInput['teacher']): RecipeInput => ({

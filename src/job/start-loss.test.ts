@@ -1,21 +1,14 @@
 /** The look before a run says what the run then begins with. */
-import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { MemorySource } from '../formats/byte-source.ts';
 import { parseRecipe } from '../recipe/parse.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { openKnownDevice } from './known-device.ts';
 import { Sources } from './sources.ts';
 import { startLossOf } from './start-loss.ts';
-import { diskFiles, memoryHost, testRun } from './testing.ts';
+import { fewRows, memoryHost, testRun } from './testing.ts';
 
 it('is the loss of the first evaluation, beside that of the uncut model', { timeout: 600_000 }, async () => {
-  const few = readFileSync('public/bundled/arithmetic/test.jsonl', 'utf8').split('\n').slice(0, 12).join('\n');
-  const local = {
-    ...diskFiles('public/bundled'),
-    file: async (value: string) =>
-      value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined,
-  };
+  const local = fewRows(12);
   const recipe: RecipeInput = {
     seed: 3,
     student: { model: './arithmetic', compress: { num_hidden_layers: 2, init: 'importance' } },

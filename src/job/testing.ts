@@ -1,4 +1,5 @@
 /** A host in memory for tests in Node: a real GPU, the bundled files from public/, and seams where faults are put in. */
+import { readFileSync } from 'node:fs';
 import { nodeFile, nodeFolder } from '../cli/node-files.ts';
 import { nodeGpu } from '../cli/node-gpu.ts';
 import { MemorySource, type ByteSource } from '../formats/byte-source.ts';
@@ -93,6 +94,16 @@ export function diskFiles(root: string): LocalFiles {
     has: (value) => value.startsWith('./'),
     folder: (value) => nodeFolder(resolve(value), value),
     file: (value): Promise<ByteSource> => nodeFile(resolve(value), value),
+  };
+}
+
+/** The bundled models by path, and the first rows of a bundled file as ./few.jsonl. */
+export function fewRows(count: number, rows = 'test.jsonl'): LocalFiles {
+  const few = readFileSync(`public/bundled/arithmetic/${rows}`, 'utf8').split('\n').slice(0, count).join('\n');
+  return {
+    ...diskFiles('public/bundled'),
+    file: async (value) =>
+      value === './few.jsonl' ? new MemorySource(value, new TextEncoder().encode(few)) : undefined,
   };
 }
 

@@ -1,7 +1,8 @@
 /** Computing layers again changes the memory of a step and none of its bits. */
 import { describe, expect, it } from 'vitest';
 import { testDevice } from '../engine/testing.ts';
-import { MODELS, objective, options, shape, train } from './testing.ts';
+import { CROSS_ENTROPY } from './step-graphs.ts';
+import { MODELS, options, shape, train } from './testing.ts';
 import { planTraining, type GradientCheckpointing } from './trainer.ts';
 
 describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) => {
@@ -23,7 +24,8 @@ describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) =
     const { limits } = await testDevice();
     const arena = (layers: number, checkpointing: boolean): number => {
       const deep = { ...model, options: { ...options, num_hidden_layers: layers } };
-      return planTraining(limits, deep, objective, [shape], 'adamw_torch', checkpointing).plans[0]!.plan.memory.arena;
+      return planTraining(limits, deep, CROSS_ENTROPY, [shape], 'adamw_torch', checkpointing).plans[0]!.plan.memory
+        .arena;
     };
     const input = 4 * shape.rows * shape.length * options.hidden_size;
     expect(arena(24, true) - arena(12, true)).toBe(12 * input);
@@ -33,7 +35,7 @@ describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) =
   it('is chosen where the step would not fit, and only there', async () => {
     const { limits } = await testDevice();
     const planned = (most: number, checkpointing: GradientCheckpointing) =>
-      planTraining({ ...limits, maxBufferSize: most }, model, objective, [shape], 'adamw_torch', checkpointing);
+      planTraining({ ...limits, maxBufferSize: most }, model, CROSS_ENTROPY, [shape], 'adamw_torch', checkpointing);
     const most = planned(2 ** 30, false).plans[0]!.plan.memory.arena;
     expect(planned(most, null).gradient_checkpointing).toBe(false);
     expect(planned(most - 1, null).gradient_checkpointing).toBe(true);

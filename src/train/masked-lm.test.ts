@@ -13,6 +13,7 @@ import { encoderFixture } from '../models/architectures/tiny-encoder.testing.ts'
 import { baseParameters } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import type { MicroBatch } from './batch.ts';
+import { CROSS_ENTROPY } from './step-graphs.ts';
 import { Trainer } from './trainer.ts';
 
 const TOLERANCE = 2e-4;
@@ -47,7 +48,7 @@ describe.each(['bert', 'distilbert'] as const)('%s trained as a masked LM', (nam
       {
         device,
         model: { options, adapter: null, trainable: () => true },
-        objective: { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor: 0 },
+        objective: CROSS_ENTROPY,
         optimizer: { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-6, weight_decay: 0.01, max_grad_norm: 1 },
         schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-3, warmup_steps: 0, total_steps: steps },
         seed: 1,

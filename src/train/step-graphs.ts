@@ -29,6 +29,16 @@ export interface Objective {
   readonly label_smoothing_factor: number;
 }
 
+/** The labels alone, without a teacher. */
+export const CROSS_ENTROPY: Objective = {
+  objective: 'none',
+  temperature: 1,
+  alpha: 0,
+  tail: 'bucket',
+  k: 0,
+  label_smoothing_factor: 0,
+};
+
 export interface StepModel {
   readonly options: ModelOptions;
   readonly adapter: { readonly settings: LoraSettings; readonly trainable: boolean } | null;

@@ -7,7 +7,7 @@ import type { DecoderOptions } from '../models/decoder.ts';
 import { baseParameters } from '../models/model.ts';
 import type { MicroBatch } from './batch.ts';
 import type { OptimizerSettings } from './optimizers.ts';
-import type { Objective, StepModel } from './step-graphs.ts';
+import { CROSS_ENTROPY, type StepModel } from './step-graphs.ts';
 import { Trainer, type GradientCheckpointing, type StepResult, type TrainPlan } from './trainer.ts';
 
 export const options: DecoderOptions = {
@@ -35,14 +35,6 @@ export const MODELS: Record<string, StepModel> = {
     trainable: () => false,
   },
   'all weights': { options, adapter: null, trainable: () => true },
-};
-export const objective: Objective = {
-  objective: 'none',
-  temperature: 1,
-  alpha: 0,
-  tail: 'bucket',
-  k: 0,
-  label_smoothing_factor: 0,
 };
 export const shape = { rows: 2, length: 32 };
 const batchOf = (vocab: number): MicroBatch => ({
@@ -75,7 +67,7 @@ export async function train(
     {
       device,
       model,
-      objective,
+      objective: CROSS_ENTROPY,
       optimizer: {
         adam_beta1: 0.9,
         adam_beta2: 0.999,

@@ -8,6 +8,7 @@ import { openAnyModel } from '../models/model.ts';
 import { loadParameters } from '../models/on-device.ts';
 import type { MicroBatch } from './batch.ts';
 import type { Optim } from './optimizers.ts';
+import { CROSS_ENTROPY } from './step-graphs.ts';
 import { Trainer, type StepResult, type TrainerSetup } from './trainer.ts';
 
 const references = ['llama', 'bert', 'distilbert'].map((name) => ({ name, folder: `../shared/reference/${name}` }));
@@ -46,7 +47,7 @@ describe.skipIf(!existsSync(references[0]!.folder)).each(references)(
           adapter: { settings: adapter.config, trainable: true },
           trainable: () => false,
         },
-        objective: { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor: 0 },
+        objective: CROSS_ENTROPY,
         optimizer: { optim, adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay, max_grad_norm: 1 },
         schedule: { lr_scheduler_type: 'linear', learning_rate, warmup_steps, total_steps },
         seed: 1,

@@ -9,15 +9,6 @@ import { randomWeights } from './shapes.ts';
 /** Steps after the first stop once they took this long; one is timed in any case, three at most. */
 const BUDGET_MS = 20_000;
 const MOST_STEPS = 3;
-/** Cross entropy without a teacher. */
-export const CE: Objective = {
-  objective: 'none',
-  temperature: 1,
-  alpha: 0,
-  tail: 'bucket',
-  k: 0,
-  label_smoothing_factor: 0,
-};
 
 export function benchTrainer(
   device: Device,

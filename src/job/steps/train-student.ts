@@ -12,7 +12,7 @@ import { openSafetensors, writeSafetensors } from '../../formats/safetensors.ts'
 import { loadParameters } from '../../models/on-device.ts';
 import { totalSteps, warmupSteps } from '../../recipe/derived.ts';
 import type { Recipe } from '../../recipe/schema.ts';
-import type { BatchShape, Objective } from '../../train/step-graphs.ts';
+import { CROSS_ENTROPY, type BatchShape, type Objective } from '../../train/step-graphs.ts';
 import { planTraining, Trainer, type TrainerSetup } from '../../train/trainer.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { Checkpoints } from '../checkpoints.ts';
@@ -84,7 +84,7 @@ export async function trainStudent(
 export function objectiveOf(recipe: Recipe, view: Pick<CacheView, 'k'> | undefined): Objective {
   const { objective, temperature, alpha, tail, beta, skew } = recipe.distill;
   const { label_smoothing_factor } = recipe.training;
-  if (!view) return { objective: 'none', temperature: 1, alpha: 0, tail: 'bucket', k: 0, label_smoothing_factor };
+  if (!view) return { ...CROSS_ENTROPY, label_smoothing_factor };
   return {
     objective,
     temperature,

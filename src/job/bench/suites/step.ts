@@ -7,10 +7,10 @@ import type { Bench } from '../suite.ts';
 import type { DecoderOptions } from '../../../models/decoder.ts';
 import { baseParameters, countParameters } from '../../../models/model.ts';
 import type { TeacherBatch } from '../../../train/batch.ts';
-import type { Objective } from '../../../train/step-graphs.ts';
+import { CROSS_ENTROPY as CE, type Objective } from '../../../train/step-graphs.ts';
 import type { Trainer } from '../../../train/trainer.ts';
 import { GPT, SMOLLM2, SMOLLM2_SIXTH } from '../shapes.ts';
-import { batchOf as batch, benchTrainer, CE, stepsOf } from '../training.ts';
+import { batchOf as batch, benchTrainer, stepsOf } from '../training.ts';
 
 const TOKENS = 512;
 const K = 32;
