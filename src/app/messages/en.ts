@@ -115,7 +115,7 @@ export const en = {
     perStep: (seconds: number) =>
       seconds < 1 ? `${significant(seconds * 1000)} ms a step` : `${significant(seconds)} s a step`,
     rate: 'Training speed',
-    tokens: (n: number) => `${significant(n)} tokens/s`,
+    tokens: (n: number) => `${count(Number(n.toPrecision(2)))} tokens/s`,
     work: 'for each token',
     operations: (n: number) => `${parameters(n)} operations`,
     unknown: 'not known yet',

@@ -104,7 +104,7 @@ export const zh: Messages = {
     perStep: (seconds) =>
       seconds < 1 ? `每步 ${significant(seconds * 1000)} 毫秒` : `每步 ${significant(seconds)} 秒`,
     rate: '训练速度',
-    tokens: (n) => `每秒 ${significant(n)} 个词元`,
+    tokens: (n) => `每秒 ${count(Number(n.toPrecision(2)))} 个词元`,
     work: '每个词元',
     operations: (n) => `${parameters(n)} 次运算`,
     unknown: '尚不清楚',
