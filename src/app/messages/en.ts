@@ -261,7 +261,7 @@ export const en = {
     startLossWhole: (loss: string) => `Uncut: ${loss}.`,
     ready: 'Ready shapes for a BERT',
     readyAbout:
-      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 has 4 layers of 312 channels and TinyBERT-6 has 6 of 768, both from random weights; DistilBERT-6 keeps six of the teacher’s own layers and learns fastest.',
+      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 keeps 4 layers and the 312 channels that matter most, TinyBERT-6 6 layers and 768 channels; DistilBERT-6 keeps six layers as they are and learns fastest.',
   },
   train: {
     title: {

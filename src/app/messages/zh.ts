@@ -237,7 +237,7 @@ export const zh: Messages = {
     startLossWhole: (loss) => `裁剪之前：${loss}。`,
     ready: '给 BERT 的现成形状',
     readyAbout:
-      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 有 4 层，每层 312 个通道；TinyBERT-6 有 6 层，每层 768 个，两者都从随机权重开始；DistilBERT-6 留下教师自己的六层，学得最快。',
+      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 留下 4 层和最重要的 312 个通道，TinyBERT-6 留下 6 层和 768 个通道；DistilBERT-6 原样留下六层，学得最快。',
   },
   train: {
     title: {
