@@ -345,6 +345,8 @@ export const en = {
     bridge: 'Driven from the command line; closing this page ends it there.',
     afterDone: 'Talk to it',
     software: 'Without a graphics card a step takes longer; all results are the same.',
+    newHead:
+      'The student came without a head that fills gaps and was given a new one of random weights: what it says counts once it has learned.',
     recomputed:
       'To need less memory, each layer is computed again on the way back instead of being kept. A step takes about a third longer; the result is the same.',
     tuned: (kernels: number) =>
