@@ -385,7 +385,7 @@ const api: JobApi = {
       ],
     })),
   hub: async (settings) => settings ?? { huggingface: 'https://huggingface.co', modelscope: 'https://modelscope.cn' },
-  isEncoder: async (model) => model.includes('bert'),
+  encoderLayers: async (model) => (model.includes('bert') ? 12 : undefined),
   teacherKey: async () => undefined,
   tryTeacher: async (url) =>
     url.endsWith(':8000')

@@ -169,7 +169,7 @@ function forward(
       label_smoothing: objective.label_smoothing_factor,
       softcap: head.softcap,
       hiddenGradient: training,
-      ...(training ? headGradients(graph, model.options, head, choices) : NO_GRADIENTS),
+      ...(training ? headGradients(graph, head) : NO_GRADIENTS),
     },
     teacher,
     head.bias,
