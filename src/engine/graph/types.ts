@@ -123,6 +123,8 @@ export interface KernelLimits {
   readonly maxComputeWorkgroupsPerDimension: number;
   readonly maxStorageBufferBindingSize: number;
   readonly minStorageBufferOffsetAlignment: number;
+  /** What the adapter calls its architecture ("swiftshader"): which safe variant is the best guess. */
+  readonly architecture?: string;
   /** Lanes of a subgroup, where the device has subgroup functions and one size of subgroups only. */
   readonly subgroupSize?: number;
   /** The variant that was found fastest here, by the key of a choice; kernels take their safe one where nothing is known. */

@@ -278,6 +278,7 @@ function limitsOf({ limits, features }: GPUDevice, info: GPUAdapterInfo): Device
     maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
     minStorageBufferOffsetAlignment: limits.minStorageBufferOffsetAlignment,
     maxBufferSize: limits.maxBufferSize,
+    architecture: info.architecture,
     subgroupSize: features.has('subgroups') && least === most ? least : undefined,
   };
 }

@@ -24,7 +24,10 @@ export interface MatmulWindow {
   readonly accumulate?: boolean;
   readonly label?: string;
   /** What the device can do and what was found out about it; without, the variant that runs everywhere. */
-  readonly limits?: Pick<KernelLimits, 'subgroupSize' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'>;
+  readonly limits?: Pick<
+    KernelLimits,
+    'architecture' | 'subgroupSize' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'
+  >;
 }
 
 export function stridesOf({ M, N, K, transA, strides }: MatmulWindow): { a: number; out: number } {

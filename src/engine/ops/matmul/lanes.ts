@@ -7,7 +7,8 @@
  * R·TN multiply-adds: 1/8 at 16x2, where a 4x4 register tile needs 1/2. A GPU loads a vector at once and would only lose
  * occupancy here; it gets the register tiles.
  */
-import { weightReader } from '../../graph/packing.ts';
+import { isPacked, weightReader } from '../../graph/packing.ts';
+import type { KernelLimits } from '../../graph/types.ts';
 import { rolled } from '../wgsl.ts';
 import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
@@ -29,16 +30,19 @@ export interface LanesTile {
   readonly threads: number;
 }
 
+export type LanesBlock = Pick<LanesTile, 'RA' | 'TN'>;
+
+/** As many as registers hold; SwiftShader's compiler is quick and allots them poorly. */
+export function usualBlock(limits: Pick<KernelLimits, 'architecture' | 'subgroupSize'> | undefined): LanesBlock {
+  if (limits?.subgroupSize === 8) return { RA: 2, TN: 2 };
+  return { RA: limits?.architecture === 'swiftshader' ? 2 : 4, TN: 4 };
+}
+
 /**
  * undefined where this variant is not for the device or the shape.
- * @param most rows a lane loads and columns it owns, at most; as many as registers hold by default
+ * @param most rows a lane loads and columns it owns, at most
  */
-export function chooseLanes(
-  M: number,
-  N: number,
-  lanes: number | undefined,
-  most: { readonly RA: number; readonly TN: number } = lanes === 8 ? { RA: 2, TN: 2 } : { RA: 4, TN: 4 },
-): LanesTile | undefined {
+export function chooseLanes(M: number, N: number, lanes: number | undefined, most: LanesBlock): LanesTile | undefined {
   if (lanes === undefined || !isCpu(lanes) || M < lanes) return undefined;
   const RA = Math.min(most.RA, largestPower(M / lanes));
   // no lane without a column
@@ -61,39 +65,51 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
   // columns of a lane lie side by side
   const wide = (TN === 2 || TN === 4) && N % TN === 0 && strides.out % TN === 0;
   const pair = wide ? `vec${TN}<f32>` : 'f32';
-  const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : !transB && wide ? TN : 1);
+  const width = vectorB ? 4 : !transB && wide ? TN : 1;
+  const reader = weightReader('b', weight.type.dtype, width);
 
+  // SwiftShader's compiler moves nothing out of a loop: where a row or column begins is said before it, and inside it one
+  // variable a matrix goes on, counted in elements of the arrays
+  const unitA = vectorA ? 4 : together ? RA : 1;
+  const packed = isPacked(weight.type.dtype);
+  const unitB = packed ? 1 : width;
+  const stepA = (transA ? steps * strides.a : steps) / unitA;
+  const stepB = (transB ? steps : steps * N) / unitB;
+  const begins: string[] = ['var at_a = 0u;', 'var at_b = 0u;'];
   const lines: string[] = [];
-  for (const s of range(vectorA ? 1 : steps)) {
-    if (together) lines.push(`let a_${s} = a[((k + ${s}u) * ${strides.a}u + m) / ${RA}u + lane];`);
-    else
-      for (const r of range(RA)) {
-        const row = `(m + ${r * lanes}u + lane)`;
-        const at = transA ? `(k + ${s}u) * ${strides.a}u + ${row}` : `${row} * ${strides.a}u + k + ${s}u`;
-        lines.push(`let a_${s}_${r} = a[${vectorA ? `(${at}) / 4u` : at}];`);
-      }
-  }
   const a = (r: number, s: number): string => (vectorA ? `a_0_${r}[${s}]` : together ? `a_${s}[${r}]` : `a_${s}_${r}`);
-  if (vectorB) for (const j of range(TN)) lines.push(`let b${j} = ${reader.four(`(n + ${j}u) * ${K}u + k`)};`);
-  for (const s of range(steps)) {
-    const along = TN === 4 ? reader.four : reader.two;
-    if (!transB && wide) lines.push(`let bs${s} = ${along(`(k + ${s}u) * ${N}u + n`)};`);
-    else if (!vectorB)
-      for (const j of range(TN)) {
-        const at = transB ? `(n + ${j}u) * ${K}u + k + ${s}u` : `(k + ${s}u) * ${N}u + n + ${j}u`;
-        lines.push(`let bs${s}_${j} = ${reader.one(at)};`);
-      }
-    const b = (j: number): string => (vectorB ? `b${j}[${s}]` : !transB && wide ? `bs${s}[${j}]` : `bs${s}_${j}`);
+  if (together) {
+    begins.push(`let a_begin = m / ${RA}u + lane;`);
+    for (const s of range(steps)) lines.push(`let a_${s} = a[a_begin + at_a + ${(s * strides.a) / RA}u];`);
+  } else
+    for (const r of range(RA)) {
+      const row = `(m + ${r * lanes}u + lane)`;
+      begins.push(`let a_begin${r} = ${transA ? row : `${row} * ${strides.a / unitA}u`};`);
+      for (const s of range(vectorA ? 1 : steps))
+        lines.push(`let a_${s}_${r} = a[a_begin${r} + at_a + ${transA ? s * strides.a : s}u];`);
+    }
+  const b = (j: number, s: number): string =>
+    vectorB ? `bs_0_${j}[${s}]` : width > 1 ? `bs_${s}[${j}]` : `bs_${s}_${j}`;
+  const read = packed ? { 1: reader.one, 2: reader.two, 4: reader.four }[width] : (at: string) => `b[${at}]`;
+  if (!transB && wide) {
+    begins.push(`let b_begin = n${unitB > 1 ? ` / ${unitB}u` : ''};`);
+    for (const s of range(steps)) lines.push(`let bs_${s} = ${read(`b_begin + at_b + ${(s * N) / unitB}u`)};`);
+  } else
+    for (const j of range(TN)) {
+      begins.push(`let b_begin${j} = ${transB ? `(n + ${j}u) * ${K / unitB}u` : `n + ${j}u`};`);
+      for (const s of range(vectorB ? 1 : steps))
+        lines.push(`let bs_${s}_${j} = ${read(`b_begin${j} + at_b + ${transB ? s : s * N}u`)};`);
+    }
+  for (const s of range(steps))
     for (const r of range(RA))
       for (const i of range(lanes)) {
         const x = `x${s}_${rowOf(r, i)}`;
         lines.push(`let ${x} = subgroupBroadcast(${a(r, s)}, ${i}u);`);
         for (const j of range(TN)) {
           const c = `c${rowOf(r, i)}_${j}`;
-          lines.push(`${c} = fma(${x}, ${b(j)}, ${c});`);
+          lines.push(`${c} = fma(${x}, ${b(j, s)}, ${c});`);
         }
       }
-  }
 
   const row = (i: number): string => `(m + ${i}u) * ${strides.out}u + n`;
   // sums that go on have one owner each; else, where tiles overlap at an edge, both store the same numbers
@@ -125,8 +141,11 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
 ${range(R)
   .map((i) => `  ${begin(i).join(' ')}`)
   .join('\n')}
+  ${begins.join('\n  ')}
   for (var k = 0u; k < ${rolled(K, 'wid.x')}; k += ${steps}u) {
     ${lines.join('\n    ')}
+    at_a += ${stepA}u;
+    at_b += ${stepB}u;
   }
   if (first_n < ${N}u) {
 ${stores.join('\n')}

@@ -8,7 +8,7 @@
  */
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 import { fewRowsCode, isFewRows } from './few-rows.ts';
-import { chooseLanes, isCpu, lanesCode, type LanesTile } from './lanes.ts';
+import { chooseLanes, isCpu, lanesCode, usualBlock, type LanesTile } from './lanes.ts';
 import { sharedCode, suitsShared, type SharedTile } from './shared.ts';
 import { safeTile, tiledCode, tileOf, type MatmulTile } from './tiles.ts';
 
@@ -54,7 +54,7 @@ export function variantsOf(window: MatmulWindow): MatmulVariant[] {
 
   if (limits && !cpu && isFewRows(window)) offer('few-rows', () => fewRowsCode(window));
   if (found.length > 0) return found;
-  offerLanes(chooseLanes(M, N, limits?.subgroupSize));
+  offerLanes(chooseLanes(M, N, limits?.subgroupSize, usualBlock(limits)));
   const safe = safeTile(M, N);
   offerTile(safe);
   if (!limits) return found;
