@@ -1,5 +1,5 @@
 /** A small decoder that tests train for three steps, with an adapter and whole. */
-import { sizeOf } from '../engine/graph/types.ts';
+import { sizeOf, type Shape } from '../engine/graph/types.ts';
 import type { Device } from '../engine/run/device.ts';
 import { noise, testDevice } from '../engine/testing.ts';
 import { pack } from '../formats/pack-weights.ts';
@@ -46,6 +46,10 @@ const batchOf = (vocab: number): MicroBatch => ({
   segment_ids: new Int32Array(64).fill(1),
 });
 
+/** Vectors scale something: norms' weights, DoRA's magnitudes. */
+const start = (shape: Shape, seed: number): Float32Array =>
+  noise(sizeOf(shape), seed).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
+
 export interface Trained {
   readonly losses: readonly StepResult[];
   readonly weights: ReadonlyMap<string, Float32Array>;
@@ -86,7 +90,7 @@ export async function train(
       const tensors = new Map();
       let seed = 1;
       for (const [name, shape] of baseParameters(options)) {
-        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
+        const data = start(shape, seed++);
         const trained = place(name, shape);
         if (trained) device.write(trained, data);
         else {
@@ -98,12 +102,7 @@ export async function train(
     },
   );
   const adapter = [...trainer.flat.parameters].filter(([name]) => name.includes('lora_'));
-  adapter.forEach(([, tensor], i) =>
-    device.write(
-      tensor,
-      noise(sizeOf(tensor.type.shape), 100 + i).map((x) => 0.2 * x),
-    ),
-  );
+  adapter.forEach(([, tensor], i) => device.write(tensor, start(tensor.type.shape, 100 + i)));
   const measured = device.liveBytes - before;
   const losses = [];
   // two micro-batches a step, so that gradients are added up as well
