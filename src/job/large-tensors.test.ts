@@ -136,5 +136,5 @@ it.each([
     expect(results[0]!.files.size).toBe(more.lora ? 3 : 2);
     expect(results[1]).toEqual(results[0]);
   },
-  600_000,
+  1_200_000,
 );

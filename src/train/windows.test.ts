@@ -40,7 +40,7 @@ async function same(model: StepModel, optim?: Optim): Promise<void> {
   expect(wanted.losses[2]!.loss).toBeLessThan(wanted.losses[0]!.loss);
 }
 
-describe('a model larger than a binding trains to the same bits', () => {
+describe('a model larger than a binding trains to the same bits', { timeout: 300_000 }, () => {
   it('all its weights', async () => same({ ...MODELS['all weights']!, options }));
   it.each(['lion_32bit', 'sgd', 'adafactor', 'adamw_8bit'] as const)('by %s', async (optim) =>
     same({ ...MODELS['all weights']!, options: oneLayer }, optim),
