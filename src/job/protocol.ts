@@ -39,6 +39,8 @@ export interface MetricsLine {
   /** Mean D(teacher, student), nats a token, without the T² of the objective. */
   readonly kl?: number;
   readonly ce?: number;
+  /** Optimiser steps since the last line that fp16 left out, where there were any. */
+  readonly skipped_steps?: number;
   readonly num_tokens?: number;
   readonly tokens_per_second?: number;
   readonly eval_loss?: number;

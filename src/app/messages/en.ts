@@ -454,7 +454,9 @@ export const en = {
     } as Record<string, string>,
     start: 'Measure',
     working: 'Measuring… other work on this machine makes the figures worse.',
-    peak: (gflops: string, gbps: string) => `At most ${gflops} GFLOP/s, and ${gbps} GB/s read`,
+    peak: (gflops: string, gbps: string) => `A plain loop reaches ${gflops} GFLOP/s, and reads ${gbps} GB/s`,
+    unrolled: (gflops: string, gbps: string) =>
+      `Unrolled loops, which do several rounds’ work in one: ${gflops} GFLOP/s, ${gbps} GB/s`,
     figure: 'Figure',
     rate: 'Rate',
     share: 'Of the most possible',

@@ -139,7 +139,7 @@ async function withAdapter(
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
   if (lora === null) {
-    return { model: given ? merged(base, { name: student.adapter!, adapter: given }) : base, adapter: null };
+    return { model: given ? await merged(base, { name: student.adapter!, adapter: given }) : base, adapter: null };
   }
   if (given) {
     if (added.count > 0) {
@@ -150,7 +150,7 @@ async function withAdapter(
         'no tokens to add, or no adapter',
       );
     }
-    const { model, adapter } = fitted(base, given, student.adapter!);
+    const { model, adapter } = await fitted(base, given, student.adapter!);
     const settings = loraSettings(adapter.config, lora.lora_dropout);
     refuseMisfit(model, settings, adapter.tensors, student.adapter!);
     return {
@@ -237,8 +237,8 @@ function refuseMisfit(
   }
 }
 
-function merged(base: Model<ModelOptions>, { name, adapter: given }: NamedAdapter): Model<ModelOptions> {
-  const { model, adapter } = fitted(base, given, name);
+async function merged(base: Model<ModelOptions>, { name, adapter: given }: NamedAdapter): Promise<Model<ModelOptions>> {
+  const { model, adapter } = await fitted(base, given, name);
   const named = { name, adapter };
   return { ...model, weights: readable(model.weights, mergeAdapters(model.weights, [named], model.options)) };
 }
