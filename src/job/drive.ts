@@ -29,9 +29,10 @@ export async function drive(run: ActiveRun): Promise<Report> {
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
   await run.step('student', async () => {
-    const { parameters, trainable, layers } = student;
+    const { parameters, trainable, layers, newHead } = student;
     const kept = layers && { layers: layers.join(' ') };
-    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept } });
+    const head = newHead && { masked_lm_head: 'new' };
+    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...head } });
   });
   const trained = await run.step('train', () => trainStudent(run, data, student, cache));
   await run.step('evaluate', () => evaluateTasks(run, student, trained, data.tokenizer));

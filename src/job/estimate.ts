@@ -62,14 +62,7 @@ export async function expected(
   refuseTooLarge(student.model, device.limits, 'student');
   if (teacher) refuseTooLarge(teacher, device.limits, 'teacher');
   const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
-  const plan = planTraining(
-    device.limits,
-    student.step,
-    objective,
-    shapesOf(data, recipe).train,
-    recipe.training.optim,
-    recipe.training.gradient_checkpointing,
-  );
+  const plan = planTraining(device.limits, student.step, objective, shapesOf(data, recipe).train, recipe.training);
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';

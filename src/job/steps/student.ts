@@ -10,10 +10,12 @@ import type { TensorFile } from '../../formats/tensor-file.ts';
 import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
 import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
+import type { EncoderOptions } from '../../models/encoder.ts';
 import { heldAs } from '../../models/held.ts';
 import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openAnyModel, type Model } from '../../models/model.ts';
+import { withNewHead } from '../../models/new-head.ts';
 import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
@@ -31,6 +33,8 @@ export interface Student {
   readonly trainable: number;
   /** Numbers that its layers had in the model that was cut. */
   readonly layers?: readonly number[];
+  /** Of an encoder that came without a masked-LM head and was given a random one. */
+  readonly newHead: boolean;
 }
 
 export interface StudentAdapter {
@@ -42,7 +46,7 @@ export interface StudentAdapter {
 
 export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
-  const whole = await baseOf(context);
+  const { model: whole, newHead } = await wholeOf(context);
   await refuseOtherThanRows(context, whole);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
@@ -64,6 +68,7 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
     },
     parameters,
     trainable,
+    newHead,
     ...(compress &&
       compress.init !== 'scratch' && {
         layers: keptLayers(whole.options.num_hidden_layers, compress, context.recipeFile, context.importance),
@@ -74,6 +79,18 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
 
 /** The model that is cut, or the student as it is. */
 export async function baseOf(context: RecipeContext): Promise<Model<ModelOptions>> {
+  return (await wholeOf(context)).model;
+}
+
+async function wholeOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
+  const model = await storedBase(context);
+  const { lora, seed } = context.recipe;
+  // an adapter would leave the new head as random as it is
+  const newHead = isEncoder(model.options) && !model.options.head && lora === null;
+  return { model: newHead ? withNewHead(model as Model<EncoderOptions>, seed) : model, newHead };
+}
+
+async function storedBase(context: RecipeContext): Promise<Model<ModelOptions>> {
   const { student, teacher } = context.recipe;
   if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
     const model = await openAnyModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
@@ -101,8 +118,8 @@ async function refuseOtherThanRows(context: RecipeContext, { name, options }: Mo
     throw new InputError(
       name,
       'masked-LM head',
-      'there is none, so there is nothing to learn by',
-      'a model with its head',
+      'there is none, and an adapter alone can’t teach a new one',
+      'a model with its head, or lora: null, which trains all weights and a new head with them',
     );
   }
 }
