@@ -1,8 +1,9 @@
 /**
  * `node scripts/cut-table.mjs [--layers 10] [--steps 50] [--tokens 64] [--rows FILE]`: which layers to keep? SmolLM2-135M cut to a
  * few layers by each initialisation, by the same recipe but for `init`: the loss on unseen rows where it starts, and after a
- * few short steps. Writes its part of docs/results.md. The rows are plain texts, each cut to its first words, so that a step is
- * seconds where there is no GPU.
+ * few short steps. Writes its part of docs/results.md, anew after each of them: they take long where there is no GPU, and one
+ * that fails must not take the others with it. The rows are plain texts, each cut to its first words, so that a step is seconds
+ * there.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,7 +23,8 @@ const { values } = parseArgs({
   },
 });
 const [layers, steps, tokens] = [values.layers, values.steps, values.tokens].map(Number);
-const INITS = ['first', 'even', 'last', 'importance', 'scratch'];
+// what is asked most first: it may be stopped before its end
+const INITS = ['importance', 'even', 'scratch', 'first', 'last'];
 const EVAL_ROWS = 8;
 
 const model = realModel('smollm2');
@@ -79,18 +81,7 @@ async function reportOf(init) {
   return report;
 }
 
-try {
-  writeRows();
-  const rows = [];
-  let about;
-  for (const init of INITS) {
-    const { train, data, adapter } = await reportOf(init);
-    about ??= { data, adapter };
-    const [before, after] = [train.eval_loss_before, train.eval_loss_after].map((loss) => loss.toFixed(3));
-    rows.push(`| ${init} | ${before} | ${after} | ${train.seconds.toFixed(0)} s |`);
-    say(rows.at(-1));
-  }
-  const { data, adapter } = about;
+function writeTable(rows, { data, adapter }) {
   writeResult(
     'Which layers to keep?',
     `SmolLM2-135M-Instruct cut to ${layers} of its 30 layers by each \`init\`, then all its weights trained from text alone for ${steps} steps of one row each: ${data.train_rows} beginnings of GSM8K's questions of at most ${tokens} tokens. Loss a token on ${data.eval_rows} rows that it does not train on. Made by \`node scripts/cut-table.mjs --layers ${layers} --steps ${steps} --tokens ${tokens}\` on ${new Date().toISOString().slice(0, 10)}, adapter ${adapter.vendor} ${adapter.architecture}; one seed, so that small differences say nothing.
@@ -100,6 +91,24 @@ try {
 ${rows.join('\n')}
 `,
   );
+}
+
+try {
+  writeRows();
+  const rows = [];
+  for (const init of INITS) {
+    try {
+      const report = await reportOf(init);
+      const { eval_loss_before, eval_loss_after, seconds } = report.train;
+      const [before, after] = [eval_loss_before, eval_loss_after].map((loss) => loss.toFixed(3));
+      rows.push(`| ${init} | ${before} | ${after} | ${seconds.toFixed(0)} s |`);
+      writeTable(rows, report);
+      say(rows.at(-1));
+    } catch (error) {
+      say(error.message);
+      process.exitCode = 1;
+    }
+  }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

@@ -87,15 +87,17 @@ export function compress<Options extends ModelOptions>(
     if (narrower.length === 0) return fromLayers(model.weights, parameters, kept, layersOf(options));
     const { head_dim } = sizes;
     const asked = sizesOf(options).head_dim;
-    if (asked !== head_dim) {
+    // rotary channels turn in pairs, and a fused projection does not say whose its channels are
+    if (isEncoder(options) ? asked > head_dim : asked !== head_dim) {
       throw new InputError(
         file,
         'student.compress.hidden_size',
         `heads of ${asked} can't be cut out of heads of ${head_dim}`,
-        `${head_dim} a head`,
+        isEncoder(options) ? `at most ${head_dim} a head` : `${head_dim} a head`,
       );
     }
-    const channels = keptChannels({ ...sizes, num_hidden_layers }, widths, kept, importance, file);
+    const to = { ...widths, head_dim: asked };
+    const channels = keptChannels({ ...sizes, num_hidden_layers }, to, kept, importance, file);
     return cutWeights(model.weights, model.options, channels, parameters.keys(), importance);
   };
   return { ...model, name: `${model.name} (${kept.length} layers)`, config, options, parameters, weights: weights() };

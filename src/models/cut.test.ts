@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { nodeFile, nodeFolder } from '../cli/node-files.ts';
+import { philox } from '../engine/ops/philox.ts';
 import { testDevice } from '../engine/testing.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
@@ -11,7 +12,7 @@ import { encodedSequences } from './encoder-outputs.ts';
 import type { EncoderOptions } from './encoder.ts';
 import { measureImportance, type Importance } from './importance.ts';
 import { sequenceLogits } from './logits.ts';
-import { openAnyModel, openModel, type Model } from './model.ts';
+import { baseParameters, openAnyModel, openModel, type Model } from './model.ts';
 import { loadParameters } from './on-device.ts';
 
 const shared = '../shared/reference';
@@ -245,6 +246,133 @@ describe('importance of an encoder', () => {
     for (const angle of importance.layers) expect(angle).toBeGreaterThan(0.01);
   });
 
+  /**
+   * Every `period`-th channel is silent: of the stream, so that what stays has the mean of all, and within each head; the
+   * numbers of whole heads where `heads` says so. The transform's activations can't have a mean of zero: there the silent
+   * ones repeat what others say, before their gain makes them silent.
+   */
+  function silenced(whole: Model<EncoderOptions>, period: number, headsToo: boolean): Model<EncoderOptions> {
+    const { names, hidden_size: H, num_attention_heads: heads } = whole.options;
+    const D = H / heads;
+    const isSilent = (channel: number): boolean => channel % period === 1;
+    const [query, , value] = names.qkv;
+    return changed(whole, (name, data, shape) => {
+      const columns = shape[1] ?? 1;
+      const layer = Number(/layer\.(\d+)\./.exec(name)?.[1] ?? 0);
+      const of = (module: string): boolean => name.includes(`.${module}.`);
+      const isNorm = [`${names.embeddings}.LayerNorm`, names.attention_norm, names.mlp_norm].some(
+        (path) => name.startsWith(`${path}.`) || name.includes(`.${path}.`),
+      );
+      // channels of the stream run along the table's columns, and along the rows of what is added to it
+      const along = name.startsWith(`${names.embeddings}.`) && !isNorm ? 'columns' : 'rows';
+      if (along === 'columns' || isNorm || of(names.attention_output) || of(names.down)) {
+        const stride = along === 'columns' ? 1 : columns;
+        const lines = data.length / H;
+        for (let line = 0; line < lines; line++) {
+          const at = (c: number): number => (along === 'columns' ? line * H : line) + c * stride;
+          const stay = Array.from({ length: H }, (_, c) => c).filter((c) => !isSilent(c));
+          const mean = stay.reduce((sum, c) => sum + data[at(c)]!, 0) / stay.length;
+          for (let c = 0; c < H; c++) {
+            if (isSilent(c)) data[at(c)] = 0;
+            else data[at(c)] = isNorm && name.endsWith('.weight') ? mean : data[at(c)]! - mean;
+          }
+        }
+      }
+      if (name.startsWith(`${names.head_transform}.`)) {
+        const whole = data.slice();
+        data.forEach((_, i) => {
+          const row = Math.floor(i / columns);
+          data[i] = whole[(row - (row % period)) * columns + (i % columns)]!;
+        });
+      }
+      if (name.startsWith(`${names.head_norm}.`)) {
+        data.forEach((_, c) => {
+          if (isSilent(c)) data[c] = 0;
+        });
+      }
+      if (of(query) || of(value)) {
+        data.forEach((_, i) => {
+          const row = Math.floor(i / columns);
+          const gone = headsToo ? of(value) && Math.floor(row / D) === layer % heads : row % period === 1;
+          if (gone) data[i] = 0;
+        });
+      }
+    });
+  }
+
+  /** The same numbers with a head of its own. */
+  function untied(model: Model<EncoderOptions>): Model<EncoderOptions> {
+    const { names } = model.options;
+    const table = `${names.embeddings}.word_embeddings.weight`;
+    const source = (name: string): string =>
+      ({ [`${names.head}.weight`]: table, [`${names.head}.bias`]: names.tied_bias })[name] ?? name;
+    const options = { ...model.options, tie_word_embeddings: false };
+    const parameters = baseParameters(options);
+    const tensors = new Map([...parameters.keys()].map((name) => [name, model.weights.tensors.get(source(name))!]));
+    const readF32 = (name: string) => model.weights.readF32(source(name));
+    const config = { ...model.config, tie_word_embeddings: false };
+    return { ...model, config, options, parameters, weights: { ...model.weights, tensors, readF32 } };
+  }
+
+  it.each([
+    ['bert', 'fewer heads', true],
+    ['bert', 'fewer heads', false],
+    ['bert', 'narrower heads', true],
+    ['distilbert', 'fewer heads', true],
+    ['distilbert', 'narrower heads', true],
+  ] as const)('%s of %s, its head tied: %s: a cut of what is silent changes nothing', async (name, how, tied) => {
+    const given = await opened(name);
+    const { hidden_size: H, num_attention_heads: heads } = given.options;
+    expect([H, heads]).toEqual([12, 3]);
+    const fewer = how === 'fewer heads';
+    const model = silenced(tied ? given : untied(given), fewer ? 3 : 4, fewer);
+    const choice = fewer ? { hidden_size: 8, num_attention_heads: 2 } : { hidden_size: 9 };
+    const smaller = compress(model, { ...choice, init: 'importance' }, 1, 'r.json', await measuredOf(model));
+    for (const [weight, shape] of smaller.parameters)
+      expect(smaller.weights.tensors.get(weight)!.shape, weight).toEqual(shape);
+    const [got, wanted] = [await encoded(smaller), await encoded(model)];
+    expect(new Set(wanted).size).toBeGreaterThan(100);
+    // the norms' gains are set by means that were summed in f32
+    expect(largestDifference(got, wanted)).toBeLessThan(1e-5);
+  });
+
+  it('a cut to the same size is the model itself', async () => {
+    const whole = await opened('bert');
+    const { hidden_size, num_hidden_layers, intermediate_size, num_attention_heads } = whole.options;
+    const sizes = { hidden_size, num_hidden_layers, intermediate_size, num_attention_heads };
+    const same = compress(whole, { ...sizes, init: 'importance' }, 1, 'r.json', await measuredOf(whole));
+    for (const name of whole.parameters.keys())
+      expect(await same.weights.readF32(name), name).toEqual(await whole.weights.readF32(name));
+  });
+
+  it('loses less by importance than by chance', async () => {
+    const whole = await opened('bert');
+    const importance = await measuredOf(whole);
+    const wanted = await encoded(whole);
+    const lost = async (told: Importance): Promise<number> => {
+      const choice = { hidden_size: 9, intermediate_size: 12, init: 'importance' } as const;
+      const got = await encoded(compress(whole, choice, 1, 'r.json', told));
+      return Math.sqrt(got.reduce((sum, value, i) => sum + (value - wanted[i]!) ** 2, 0));
+    };
+    const shuffled = (seed: number): Importance => {
+      let draw = 0;
+      const drawn = (of: readonly number[]): number[] => of.map(() => philox([draw++, 0, 0, 0], [seed, 0])[0]!);
+      const { norms, intermediate, heads, values, queries } = importance;
+      return {
+        ...importance,
+        norms: Object.fromEntries(Object.entries(norms).map(([path, of]) => [path, drawn(of)])),
+        intermediate: intermediate.map(drawn),
+        heads: heads.map(drawn),
+        values: values.map(drawn),
+        queries: queries!.map(drawn),
+      };
+    };
+    const chances = [];
+    for (let seed = 0; seed < 12; seed++) chances.push(await lost(shuffled(seed)));
+
+    expect(await lost(importance)).toBeLessThan(Math.min(...chances));
+  });
+
   it('cuts heads with the channels that they fill, all weights alike', async () => {
     const whole = await opened('bert');
     const choice = { hidden_size: 8, num_attention_heads: 2, num_hidden_layers: 1, init: 'importance' } as const;
@@ -257,8 +385,8 @@ describe('importance of an encoder', () => {
     expect(smaller.config).toMatchObject({ hidden_size: 8, num_attention_heads: 2, num_hidden_layers: 1 });
     expect(smaller.parameters.get('bert.encoder.layer.0.attention.self.query.weight')).toEqual([8, 8]);
     expect((await encoded(smaller)).every(Number.isFinite)).toBe(true);
-    expect(() => compress(whole, { ...choice, hidden_size: 6 }, 1, 'r.json')).toThrow(
-      "student.compress.hidden_size: heads of 3 can't be cut out of heads of 4",
+    expect(() => compress(whole, { ...choice, hidden_size: 10 }, 1, 'r.json')).toThrow(
+      "student.compress.hidden_size: heads of 5 can't be cut out of heads of 4: at most 4 a head",
     );
     expect(() => compress(whole, { num_key_value_heads: 1, init: 'scratch' }, 1, 'r.json')).toThrow(
       'student.compress.num_key_value_heads',

@@ -5,8 +5,14 @@
  * time: the decoder is asked for the shapes of its weights once more with that size doubled, and the axes that grew are
  * those. Where one axis holds several parts (q, k and v in one projection, gate and up in one) they follow one another.
  *
- * An RMSNorm over fewer channels divides by another root mean square: its gain is set right by what was measured, so that a
- * cut which takes only silent channels changes nothing.
+ * A norm over fewer channels divides by what those have: an RMSNorm by their root mean square, a LayerNorm by their deviation
+ * from their own mean. Others cut its gain and bias with the channels (LLM-Pruner, Minitron) and leave it to training that what
+ * comes out is of another size; here the gain is set right by what was measured, so that a cut which takes only silent channels
+ * changes nothing. Of a LayerNorm that holds where the channels that stay have the mean of all, which moves from token to
+ * token and so can't be put into its bias; set right on average too, it made no difference (docs/design.md).
+ *
+ * An encoder's heads fill its hidden state. So a narrower one keeps either fewer heads, or as many that are narrower: then
+ * each loses the channels in which its queries and keys, and its values, are smallest.
  */
 import { InputError } from '../formats/input-error.ts';
 import type { TensorFile, TensorInfo } from '../formats/tensor-file.ts';
@@ -22,6 +28,9 @@ export interface Kept {
   readonly intermediate: readonly (readonly number[])[];
   readonly heads: readonly (readonly number[])[];
   readonly kv_heads: readonly (readonly number[])[];
+  /** By the old numbers of layer and head, where heads are narrower: which of its channels stay. */
+  readonly queries?: readonly (readonly (readonly number[])[])[];
+  readonly values?: readonly (readonly (readonly number[])[])[];
 }
 
 export interface Widths {
@@ -48,8 +57,8 @@ export function importantLayers({ layers }: Importance, count: number): number[]
 
 /** @param importance without it the first of everything: shapes and bytes are the same, and a plan needs no more */
 export function keptChannels(
-  from: Widths & { readonly num_hidden_layers: number },
-  to: Widths,
+  from: Widths & { readonly num_hidden_layers: number; readonly head_dim: number },
+  to: Widths & { readonly head_dim: number },
   layers: readonly number[],
   importance: Importance | undefined,
   file: string,
@@ -102,7 +111,22 @@ export function keptChannels(
     ),
     heads,
     kv_heads,
+    ...(to.head_dim < from.head_dim && {
+      queries: perLayer.map((layer) => withinHeads(importance?.queries?.[layer], from, to.head_dim)),
+      values: perLayer.map((layer) => withinHeads(importance?.values[layer], from, to.head_dim)),
+    }),
   };
+}
+
+/** By head: its channels that stay. */
+function withinHeads(
+  score: readonly number[] | undefined,
+  { num_attention_heads, head_dim }: Widths & { readonly head_dim: number },
+  count: number,
+): number[][] {
+  return Array.from({ length: num_attention_heads }, (_, head) =>
+    largest(score?.slice(head * head_dim, (head + 1) * head_dim) ?? new Array<number>(head_dim).fill(0), count),
+  );
 }
 
 /** Places of the largest, rising; of equals the first. */
@@ -153,21 +177,30 @@ function entriesOf(
     intermediate: readonly number[];
     heads: readonly number[];
     kv_heads: readonly number[];
+    /** By the old number of the head; absent: all its channels. */
+    within?: readonly (readonly number[])[];
   },
   options: Widths & { readonly head_dim: number },
 ): number[] | undefined {
   const entries: number[] = [];
   let start = 0;
-  const take = (places: readonly number[], of: number, times: number, width: number): void => {
+  const take = (
+    places: readonly number[],
+    of: number,
+    times: number,
+    width = 1,
+    within?: readonly (readonly number[])[],
+  ): void => {
+    const whole = Array.from({ length: width }, (_, d) => d);
     for (let part = 0; part < times; part++) {
-      for (const place of places) for (let d = 0; d < width; d++) entries.push(start + place * width + d);
+      for (const place of places) for (const d of within?.[place] ?? whole) entries.push(start + place * width + d);
       start += of * width;
     }
   };
   const D = options.head_dim;
-  take(kept.hidden, options.hidden_size, counts.hidden, 1);
-  take(kept.intermediate, options.intermediate_size, counts.intermediate, 1);
-  take(kept.heads, options.num_attention_heads, counts.heads / D, D);
+  take(kept.hidden, options.hidden_size, counts.hidden);
+  take(kept.intermediate, options.intermediate_size, counts.intermediate);
+  take(kept.heads, options.num_attention_heads, counts.heads / D, D, kept.within);
   take(kept.kv_heads, options.num_key_value_heads, counts.kv_heads / D, D);
   return start === 0 ? undefined : entries;
 }
@@ -182,17 +215,22 @@ export function cutWeights(
   const axes = axesOf(options);
   const sizes = sizesOf(options);
   const layers = layersOf(options);
+  const [query, key] = isEncoder(options) ? options.names.qkv : [];
+  const isOf = (module: string | undefined, source: string): boolean =>
+    module !== undefined && source.startsWith(`${layers}.`) && source.includes(`.${module}.`);
   const sources = new Map<string, { source: string; entries: (number[] | undefined)[]; shape: readonly number[] }>();
   const tensors = new Map<string, TensorInfo>();
   for (const name of names) {
     const own = name.startsWith(`${layers}.`) ? Number(/\d+/.exec(name)![0]) : undefined;
     const layer = own === undefined ? undefined : kept.layers[own]!;
     const source = layer === undefined ? name : name.replace(/\d+/, String(layer));
+    const within = isOf(query, source) || isOf(key, source) ? kept.queries : kept.values;
     const ofLayer = {
       hidden: kept.hidden,
       intermediate: kept.intermediate[layer ?? 0]!,
       heads: kept.heads[layer ?? 0]!,
       kv_heads: kept.kv_heads[layer ?? 0]!,
+      within: within?.[layer ?? 0],
     };
     const whole = weights.tensors.get(source)!.shape;
     const entries = axes.get(source)!.map((counts) => entriesOf(counts, ofLayer, sizes));
@@ -200,14 +238,16 @@ export function cutWeights(
     sources.set(name, { source, entries, shape: whole });
     tensors.set(name, { dtype: 'F32', shape, bytes: 4 * shape.reduce((a, b) => a * b, 1) });
   }
+  // scores are divided by √head_dim: a query of narrower heads is made so much smaller that they stay what they were
+  const queryScale = Math.sqrt((kept.queries?.[0]![0]!.length ?? sizes.head_dim) / sizes.head_dim);
   const readF32 = async (name: string): Promise<Float32Array<ArrayBuffer>> => {
     const { source, entries, shape } = sources.get(name)!;
     const data = await weights.readF32(source);
     const cut = entries.every((places) => places === undefined) ? data : gathered(data, shape, entries);
-    if (isEncoder(options) || options.norm === 'layernorm') return cut;
-    const squares = importance?.norms[source.replace(/\.weight$/, '')];
+    if (queryScale !== 1 && isOf(query, source)) return cut.map((value) => value * queryScale);
+    const squares = importance?.normalized[source.replace(/\.weight$/, '')];
     if (squares === undefined || kept.hidden.length === options.hidden_size) return cut;
-    return withSameScale(cut, data, squares, kept.hidden, options.norm_offset ?? 0);
+    return withSameScale(cut, squares, kept.hidden, isEncoder(options) ? 0 : (options.norm_offset ?? 0));
   };
   return { name: weights.name, tensors, metadata: weights.metadata, read: readF32, readF32 };
 }
@@ -226,19 +266,16 @@ function gathered(
   return out;
 }
 
-/** Σ over what stays of (x / rms)² is what the narrower norm divides by, times the channels: 1 a channel before the cut. */
+/**
+ * x / rms, over all channels, has a mean square of 1; over those that stay it has this one, by which the narrower norm divides
+ * too much. Of a LayerNorm the same, as long as they have the mean of all.
+ */
 function withSameScale(
   gain: Float32Array<ArrayBuffer>,
-  whole: Float32Array,
   squares: readonly number[],
   hidden: readonly number[],
   offset: number,
 ): Float32Array<ArrayBuffer> {
-  let energy = 0;
-  for (const channel of hidden) {
-    const factor = whole[channel]! + offset;
-    if (factor !== 0) energy += squares[channel]! / factor ** 2;
-  }
-  const scale = Math.sqrt(energy / hidden.length);
+  const scale = Math.sqrt(hidden.reduce((sum, channel) => sum + squares[channel]!, 0) / hidden.length);
   return gain.map((value) => (value + offset) * scale - offset);
 }

@@ -5,12 +5,13 @@
  *               it is hardly missed (Gromov et al. 2024, arXiv 2403.17887; theirs is of a block, ours of each layer)
  *   a channel   the root mean square of its activations: of the residual stream after each norm, of the MLP before its
  *               last projection, of each head's output (Muralidharan et al. 2024, arXiv 2407.14679, §2.2)
+ *   in a head   of queries and keys the product of the two, because their channels meet one by one in the scores
  *
- * Nothing of the decoder is changed for it: the activations are found in its graph by the weights that read them.
+ * Nothing of the model is changed for it: the activations are found in its graph by the weights that read or make them.
  */
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
-import { matmul, mul, sumLeading } from '../engine/ops/index.ts';
+import { layernorm, matmul, mul, rmsnorm, sumLeading } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
@@ -24,10 +25,16 @@ export interface Importance {
   readonly layers: readonly number[];
   /** By the norm's path: mean square of each channel that it gives, [hidden]. */
   readonly norms: Readonly<Record<string, readonly number[]>>;
+  /** By the norm's path: mean square of each channel as it is divided, before gain and bias, [hidden]; over all of them 1. */
+  readonly normalized: Readonly<Record<string, readonly number[]>>;
   /** By layer: mean square of each channel of the MLP, [intermediate]. */
   readonly intermediate: readonly (readonly number[])[];
   /** By layer: mean square of each head's output, [heads]. */
   readonly heads: readonly (readonly number[])[];
+  /** By layer: mean square of each channel of the heads' output, [heads · head_dim]. */
+  readonly values: readonly (readonly number[])[];
+  /** By layer of an encoder: mean squares of queries and keys, multiplied channel by channel, [heads · head_dim]. */
+  readonly queries?: readonly (readonly number[])[];
 }
 
 /** Tokens that are looked at, in batches of one row. */
@@ -66,12 +73,23 @@ export async function measureImportance(
   }
   const mean = (name: string): number[] => Array.from(sums.get(name)!, (sum) => sum / tokens);
   const layers = Array.from({ length: options.num_hidden_layers }, (_, i) => i);
-  const starting = (lead: string): string[] => [...sums.keys()].filter((name) => name.startsWith(lead));
+  const byPath = (lead: string): Record<string, number[]> => {
+    const names = [...sums.keys()].filter((name) => name.startsWith(lead));
+    return Object.fromEntries(names.map((name) => [name.slice(lead.length), mean(name)]));
+  };
   return {
     layers: layers.map((i) => mean(`turn.${i}`)[0]!),
-    norms: Object.fromEntries(starting('norm.').map((name) => [name.slice('norm.'.length), mean(name)])),
+    norms: byPath('norm.'),
+    normalized: byPath('normalized.'),
     intermediate: layers.map((i) => mean(`mlp.${i}`)),
     heads: layers.map((i) => byHead(mean(`attention.${i}`), sizesOf(options).head_dim)),
+    values: layers.map((i) => mean(`attention.${i}`)),
+    ...(isEncoder(options) && {
+      queries: layers.map((i) => {
+        const key = mean(`key.${i}`);
+        return mean(`query.${i}`).map((square, c) => square * key[c]!);
+      }),
+    }),
   };
 }
 
@@ -86,18 +104,33 @@ function measuringGraph(options: ModelOptions, length: number): Graph {
     const source = node.inputs[1] && graph.sourceOf(node.inputs[1]);
     if (source?.kind === 'parameter') readers.set(source.name, { x: node.inputs[0]!, y: node.outputs[0]! });
   }
+  const attentions = graph.nodes
+    .filter(({ op }) => op.name === 'attention')
+    .map(({ inputs: [query, key] }) => ({ query: query!, key: key! }));
   const squares = (name: string, x: Value): void => graph.output(name, sumLeading(mul(x, x), 1));
 
   for (let i = 0; i < num_hidden_layers; i++) {
     const path = `${names.layers}.${i}`;
     squares(`mlp.${i}`, readers.get(`${path}.${names.down}.weight`)!.x);
     squares(`attention.${i}`, readers.get(`${path}.${names.attention_output}.weight`)!.x);
+    if (!isEncoder(options)) continue;
+    // as attention reads them: after their biases
+    const { query, key } = attentions[i]!;
+    squares(`query.${i}`, query);
+    squares(`key.${i}`, key);
   }
+  const all = (name: string, value: number): Value =>
+    graph.constant(name, [hidden_size], new Float32Array(hidden_size).fill(value));
+  const [one, zero] = [all('one', 1), all('zero', 0)];
   for (const node of graph.nodes.slice()) {
     if (node.op.name !== 'rmsnorm' && node.op.name !== 'layernorm') continue;
     const [x, gain] = node.inputs;
     if (x!.type.shape.at(-1) !== hidden_size || x!.type.shape.length !== 3) continue;
-    squares(`norm.${graph.sourceOf(gain!)!.name.replace(/\.weight$/, '')}`, node.outputs[0]!);
+    const path = graph.sourceOf(gain!)!.name.replace(/\.weight$/, '');
+    squares(`norm.${path}`, node.outputs[0]!);
+    const eps = node.attributes.eps as number;
+    const divided = node.op.name === 'rmsnorm' ? rmsnorm(x!, one, { eps }) : layernorm(x!, one, zero, { eps });
+    squares(`normalized.${path}`, divided);
   }
 
   // the last of a decoder's hidden_states is normed already, and an encoder's stream is normed at every layer
