@@ -321,6 +321,7 @@ it('offers a teacher like BERT its ready students, and others none', async () =>
   await offered.check();
   expect(await page.getByLabel(/^Model/).inputValue()).toBe('google-bert/bert-base-uncased');
   expect(await page.getByLabel(/^Layers/).inputValue()).toBe('4');
+  expect(await page.getByLabel(/^Starts from/).inputValue()).toBe('importance');
   await page.getByText('Kept: 4 layers, hidden_size 312, intermediate_size 1200.').waitFor();
   expect(await page.getByRole('radio', { name: 'All weights' }).isChecked()).toBe(true);
   await page.getByRole('radio', { name: 'DistilBERT-6' }).check();

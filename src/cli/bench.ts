@@ -53,9 +53,10 @@ function line({ suite, name, ...figures }: BenchResult): string {
   return `${suite.padEnd(10)} ${name}: ${parts.join(', ')}`;
 }
 
-function table({ adapter, peak_gflops, stream_gbps, summary }: BenchReport): string {
+function table({ adapter, peak_gflops, stream_gbps, unrolled, summary }: BenchReport): string {
   const lines = [
     `${adapter.name}: multiply-add peak ${digits(peak_gflops)} GFLOP/s, reading ${digits(stream_gbps)} GB/s`,
+    `  (loops unrolled: ${digits(unrolled.peak_gflops)} GFLOP/s, ${digits(unrolled.stream_gbps)} GB/s)`,
     ...Object.entries(summary).map(([name, value]) => `${name.padEnd(32)} ${digits(value as number)}`),
   ];
   return `${lines.join('\n')}\n`;

@@ -61,7 +61,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   let model = await openAnyModel(nodeFolder(modelFolder!));
   const adapters: NamedAdapter[] = [];
   for (const name of (values.adapter ?? []) as string[]) {
-    const both = fitted(model, await readAdapter(nodeFolder(name)), name);
+    const both = await fitted(model, await readAdapter(nodeFolder(name)), name);
     model = both.model;
     adapters.push({ name, adapter: both.adapter });
   }

@@ -36,31 +36,36 @@ for (const name of ['llama', 'qwen2', 'gpt2', 'bert', 'distilbert']) {
 }
 
 /**
- * A tied Qwen2 of a few thousand numbers, and an adapter that peft 0.21 wrote with bias "all" and modules_to_save of
- * embed_tokens and lm_head, which are two weights then; logits, loss and gradients by torch 2.15.
+ * Tiny models with adapters that peft 0.21 wrote; logits, loss and gradients, under PEFT's names, by torch 2.15:
+ *   modules-to-save  a tied Qwen2, bias "all", embed_tokens and lm_head saved whole, which are two weights then
+ *   head-pair        a tied Llama, a pair on lm_head, whose weight peft saved too; layers_to_transform, exclude_modules
+ *   masked-head      a BERT with a head of its own, saved whole: its bias is in the file under two names
  */
-it('reads what peft trained whole beside its pairs', { timeout: 120_000 }, async () => {
-  const folder = await mkdtemp(path.join(tmpdir(), 'stillroom-'));
-  folders.push(folder);
-  const name = 'modules-to-save.fixture.safetensors';
-  const file = await openSafetensors(await nodeFile(fileURLToPath(new URL(name, import.meta.url))));
-  const part = async (to: string, belongs: (stored: string) => string | undefined): Promise<void> => {
-    const tensors: (TensorToWrite & { data: TensorData })[] = [];
-    for (const [stored, { dtype, shape }] of file.tensors) {
-      const name = belongs(stored);
-      if (name !== undefined) tensors.push({ name, dtype, shape, data: await file.read(stored) });
-    }
-    await mkdir(path.dirname(path.join(folder, to)), { recursive: true });
-    await writeFile(path.join(folder, to), writeSafetensors(tensors));
-  };
-  const after = (prefix: string) => (name: string) => (name.startsWith(prefix) ? name.slice(prefix.length) : undefined);
-  await part('model.safetensors', (name) => (name.startsWith('model.') ? name : undefined));
-  await part('lora/adapter_model.safetensors', (name) => (name.startsWith('base_model.') ? name : undefined));
-  await part('lora/expected.safetensors', after('expected.'));
-  await part('inputs.safetensors', after('input.'));
-  await writeFile(path.join(folder, 'config.json'), file.metadata.config!);
-  await writeFile(path.join(folder, 'lora/adapter_config.json'), file.metadata.adapter_config!);
-  await compare(folder, path.join(folder, 'lora'), ['--adapter', path.join(folder, 'lora')]);
+describe.each(['modules-to-save', 'head-pair', 'masked-head'])('an adapter by peft: %s', (fixture) => {
+  it('computes what PyTorch does', { timeout: 120_000 }, async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'stillroom-'));
+    folders.push(folder);
+    const from = fileURLToPath(new URL(`${fixture}.fixture.safetensors`, import.meta.url));
+    const file = await openSafetensors(await nodeFile(from));
+    const part = async (to: string, belongs: (stored: string) => string | undefined): Promise<void> => {
+      const tensors: (TensorToWrite & { data: TensorData })[] = [];
+      for (const [stored, { dtype, shape }] of file.tensors) {
+        const name = belongs(stored);
+        if (name !== undefined) tensors.push({ name, dtype, shape, data: await file.read(stored) });
+      }
+      await mkdir(path.dirname(path.join(folder, to)), { recursive: true });
+      await writeFile(path.join(folder, to), writeSafetensors(tensors));
+    };
+    const after = (prefix: string) => (name: string) =>
+      name.startsWith(prefix) ? name.slice(prefix.length) : undefined;
+    await part('model.safetensors', (name) => (/^(base_model|expected|input)\./.test(name) ? undefined : name));
+    await part('lora/adapter_model.safetensors', (name) => (name.startsWith('base_model.') ? name : undefined));
+    await part('lora/expected.safetensors', after('expected.'));
+    await part('inputs.safetensors', after('input.'));
+    await writeFile(path.join(folder, 'config.json'), file.metadata.config!);
+    await writeFile(path.join(folder, 'lora/adapter_config.json'), file.metadata.adapter_config!);
+    await compare(folder, path.join(folder, 'lora'), ['--adapter', path.join(folder, 'lora')]);
+  });
 });
 
 async function compare(model: string, expected: string, [flag, value]: string[]): Promise<void> {

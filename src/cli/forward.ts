@@ -1,7 +1,8 @@
 /**
  * `npm start -- forward`: one pass of a model over given ids by the engine in Node: logits and, as asked, loss, hidden states
  * and gradients, to be compared with anything. What is computed here is what trains: the same builder, the same loss. A
- * decoder's labels are shifted by one, an encoder's are not.
+ * decoder's labels are shifted by one, an encoder's are not. Gradients have the names of PyTorch's parameters, with an
+ * adapter those of PEFT's.
  */
 import path from 'node:path';
 import { gradients } from '../engine/graph/autodiff.ts';
@@ -17,6 +18,7 @@ import { openSafetensors, streamSafetensors, type TensorToWrite } from '../forma
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import { headGradients, languageModel, wholeLogits } from '../models/language-model.ts';
+import { peftName } from '../models/lora.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { fitted } from '../models/untie.ts';
@@ -48,7 +50,7 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const adapterFolder = text(values, 'adapter');
   const base = await openAnyModel(nodeFolder(modelFolder!));
   const given = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
-  const { model, adapter } = given ? fitted(base, given, adapterFolder!) : { model: base, adapter: undefined };
+  const { model, adapter } = given ? await fitted(base, given, adapterFolder!) : { model: base, adapter: undefined };
   const batch = await readBatch(await openSafetensors(await nodeFile(inputsFile)), model.options);
   const targets = targetsOf(batch, isEncoder(model.options));
 
@@ -176,7 +178,7 @@ function forwardGraph(
     label_smoothing: 0,
     softcap: head.softcap,
     hiddenGradient: wanted.gradients,
-    ...headGradients(graph, options, head, choices),
+    ...headGradients(graph, head),
   } as const;
   const { loss } = linearLoss(head.hidden, head.weight, targets, scale, attributes, undefined, head.bias);
   output('loss', loss);
@@ -191,7 +193,7 @@ function forwardGraph(
     );
     for (const { name, value } of trained) {
       const gradient = found.get(value);
-      if (gradient !== undefined) output(`grad.${name}`, gradient);
+      if (gradient !== undefined) output(`grad.${adapter ? peftName(adapter.config, name) : name}`, gradient);
     }
   }
   return { graph, outputs, hasHead: true };

@@ -1,7 +1,14 @@
 /** What can go wrong on a GPU, as one typed error whose message a person understands. */
 
 export type EngineFault =
-  'no-webgpu' | 'no-adapter' | 'device-lost' | 'out-of-memory' | 'validation' | 'not-a-number' | 'wrong-numbers';
+  | 'no-webgpu'
+  | 'no-adapter'
+  | 'device-lost'
+  | 'out-of-memory'
+  | 'validation'
+  | 'not-a-number'
+  | 'half-overflow'
+  | 'wrong-numbers';
 
 const WORDS: Record<EngineFault, string> = {
   'no-webgpu': 'This browser has no WebGPU. A current Chrome, Edge or Safari has it.',
@@ -10,6 +17,8 @@ const WORDS: Record<EngineFault, string> = {
   'out-of-memory': 'The graphics memory is full. A shorter sequence or a smaller batch needs less.',
   validation: 'The graphics driver refused a command. This is a fault of Stillroom, not of your data.',
   'not-a-number': 'The loss is not a number any more. A lower learning rate usually helps.',
+  'half-overflow':
+    'This model has activations larger than 16-bit numbers hold (65504). Switch 16-bit activations off (training.fp16).',
   'wrong-numbers':
     'This graphics device computes wrong numbers, so nothing was started on it. A newer driver or browser usually helps.',
 };

@@ -40,6 +40,28 @@ describe('config.json', () => {
       'transformers.js_config': { dtype: 'fp32', use_external_data_format: { 'model.onnx': 2 } },
     });
   });
+
+  it('writes whole numbers with a point where transformers takes floats only, and others as they are', () => {
+    const config = {
+      final_logit_softcapping: 30,
+      attn_logit_softcapping: null,
+      hidden_size: 8,
+      rope_parameters: { rope_theta: 10000, factor: 8 },
+      rms_norm_eps: 1e-6,
+    };
+    const file = configFile(config, { dtypes: [], externalData: {}, cache: false });
+    for (const line of [
+      '"final_logit_softcapping": 30.0,',
+      '"attn_logit_softcapping": null,',
+      '"hidden_size": 8,',
+      '"rope_theta": 10000.0,',
+      '"factor": 8.0\n',
+      '"rms_norm_eps": 0.000001,',
+    ]) {
+      expect(text(file)).toContain(line);
+    }
+    expect(json(file)).toEqual({ ...config, dtype: 'float32' });
+  });
 });
 
 describe('generation_config.json', () => {

@@ -36,8 +36,27 @@ export function configFile(config: RawConfig, options: ConfigOptions): SmallFile
     ...(options.cache ? { use_cache: true } : {}),
     'transformers.js_config': options.dtypes.length > 0 ? runtimeConfig(options) : undefined,
   };
-  return text('config.json', JSON.stringify(json, null, 2));
+  return text('config.json', JSON.stringify(json, null, 2).replace(WHOLE_FLOATS, '$1.0'));
 }
+
+/** Fields that transformers takes as a float only, which JavaScript writes without a point where they are whole. */
+const WHOLE_FLOATS = new RegExp(
+  `^(\\s*"(?:${[
+    'attn_logit_softcapping',
+    'beta_fast',
+    'beta_slow',
+    'factor',
+    'final_logit_softcapping',
+    'high_freq_factor',
+    'initializer_range',
+    'layer_norm_eps',
+    'layer_norm_epsilon',
+    'low_freq_factor',
+    'rms_norm_eps',
+    'rope_theta',
+  ].join('|')})": \\d+)(?=,?$)`,
+  'gm',
+);
 
 function runtimeConfig({ dtypes, cache, externalData }: ConfigOptions): JsonObject {
   const first = (of: readonly OnnxDtype[]): OnnxDtype => of.find((dtype) => dtypes.includes(dtype))!;

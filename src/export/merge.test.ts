@@ -131,11 +131,6 @@ describe('mergeAdapters', () => {
       pair(PATH, [2, 3, 1]),
       'it fits a weight of [2,3], and model.layers.0.self_attn.q_proj.weight is [2,2]',
     ],
-    [
-      'an option that is not served',
-      pair(PATH, [2, 2, 1], { others: { lora_bias: true } }),
-      'adapter_config.json: lora_bias',
-    ],
   ];
   for (const [what, adapter, words] of refused) {
     it(`refuses ${what}`, () => {

@@ -61,15 +61,6 @@ function changesOf(
   { tie_word_embeddings: tied, conv1d = false }: MergeOptions,
 ): Map<string, Change> {
   const { config, tensors } = adapter;
-  const [option] = Object.keys(config.others);
-  if (option !== undefined) {
-    throw new InputError(
-      file,
-      `adapter_config.json: ${option}`,
-      'it changes what the adapter computes, and is not served',
-      'adapters without it',
-    );
-  }
   const changes = new Map<string, Change>();
   for (const [name, { shape, data }] of tensors) {
     const refuse = (what: string, allowed: string): InputError => new InputError(file, `tensor ${name}`, what, allowed);

@@ -22,22 +22,27 @@ export function moduleMatcher(
   return (path) => modules.some((name) => path === name || path.endsWith(`.${name}`));
 }
 
-/** Whether the adapter has a pair at this path, by target, exclusion and layer. */
-export function targets(config: AdapterConfig, path: string, file: string): boolean {
-  if (config.exclude_modules !== null && moduleMatcher(config.exclude_modules, file, 'exclude_modules')(path)) {
-    return false;
-  }
-  if (!moduleMatcher(config.target_modules, file, 'target_modules')(path)) return false;
-  if (config.layers_to_transform === null) return true;
-  const names = config.layers_pattern ?? ['[^.]*'];
-  const layer = names.map((name) => patternOf(`\\.${name}\\.(\\d+)\\.`, file, 'layers_pattern').exec(path)?.[1]);
+/** What of a config says where pairs are. */
+export type PairPlaces = Pick<AdapterConfig, 'target_modules'> &
+  Partial<Pick<AdapterConfig, 'exclude_modules' | 'layers_to_transform' | 'layers_pattern' | 'modules_to_save'>>;
+
+/** Whether the adapter has a pair at this path: by target, exclusion and layer, and not in a module that is saved whole. */
+export function targets(config: PairPlaces, path: string, file: string): boolean {
+  const { target_modules, exclude_modules, layers_to_transform, layers_pattern, modules_to_save } = config;
+  if (exclude_modules?.length && moduleMatcher(exclude_modules, file, 'exclude_modules')(path)) return false;
+  if (modules_to_save?.some((name) => `.${path}.`.includes(`.${name}.`))) return false;
+  if (!moduleMatcher(target_modules, file, 'target_modules')(path)) return false;
+  // layers are counted for names that end a path, not for a pattern or a whole path
+  if (!layers_to_transform?.length || typeof target_modules === 'string' || target_modules.includes(path)) return true;
+  const names = layers_pattern?.length ? layers_pattern : ['[^.]*'];
+  const layer = names.map((name) => patternOf(`(?:^|\\.)${name}\\.(\\d+)\\.`, file, 'layers_pattern').exec(path)?.[1]);
   const found = layer.find((number) => number !== undefined);
-  return found !== undefined && config.layers_to_transform.includes(Number(found));
+  return found !== undefined && layers_to_transform.includes(Number(found));
 }
 
 /** r of a module: that of the first pattern that its path ends with, else the config's own. */
 export function rankOf(
-  config: Pick<AdapterConfig, 'r' | 'rank_pattern'>,
+  config: Pick<AdapterConfig, 'r'> & Partial<Pick<AdapterConfig, 'rank_pattern'>>,
   path: string,
   file: string,
   field = 'rank_pattern',
@@ -46,19 +51,24 @@ export function rankOf(
 }
 
 /** What B·A·x is multiplied by. */
-export function scalingOf(config: AdapterConfig, path: string, file: string): number {
+export function scalingOf(
+  config: Pick<AdapterConfig, 'r' | 'lora_alpha' | 'use_rslora'> &
+    Partial<Pick<AdapterConfig, 'rank_pattern' | 'alpha_pattern'>>,
+  path: string,
+  file: string,
+): number {
   const alpha = byPattern(config.alpha_pattern, path, file, 'alpha_pattern') ?? config.lora_alpha;
   const rank = rankOf(config, path, file);
   return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);
 }
 
 function byPattern(
-  patterns: Readonly<Record<string, number>>,
+  patterns: Readonly<Record<string, number>> | undefined,
   path: string,
   file: string,
   field: string,
 ): number | undefined {
-  for (const [pattern, value] of Object.entries(patterns)) {
+  for (const [pattern, value] of Object.entries(patterns ?? {})) {
     if (patternOf(`^(?:.*\\.)?(?:${pattern})$`, file, field).test(path)) return value;
   }
   return undefined;

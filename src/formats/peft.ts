@@ -2,7 +2,8 @@
  * A LoRA adapter as PEFT keeps it: adapter_config.json and adapter_model.safetensors (huggingface/peft, checkpoint.md,
  * tuners/lora/config.py). Names lose `base_model.model.` on reading and get it back on writing. DoRA's magnitude is
  * `….lora_magnitude_vector.weight` here and without `.weight` in the file; the bias of a layer with a pair is the base's
- * `….bias` here and `….base_layer.bias` in the file, as PEFT has it.
+ * `….bias` here and `….base_layer.bias` in the file, as PEFT has it. So is the weight of a head with a pair, which PEFT
+ * keeps with it.
  */
 import type { ByteSource, FileSource } from './byte-source.ts';
 import { InputError } from './input-error.ts';
@@ -56,7 +57,8 @@ export const adapterConfigFile = 'adapter_config.json';
 export const adapterWeightsFile = 'adapter_model.safetensors';
 const prefix = 'base_model.model.';
 const magnitude = '.lora_magnitude_vector';
-const baseBias = '.base_layer.bias';
+/** Of a layer that has a pair. */
+const ofBase = /\.base_layer\.(bias|weight)$/;
 /** Biases of saved modules once more, which PEFT writes with bias "all" and does not read. */
 const twice = /\.(?:modules_to_save|original_module)\.bias$/;
 
@@ -153,14 +155,14 @@ async function readTensors(source: ByteSource, config: AdapterConfig): Promise<M
 /** A tensor's name, of its path in the file. */
 function nameOf(path: string): string {
   if (path.endsWith(magnitude)) return `${path}.weight`;
-  return path.endsWith(baseBias) ? `${path.slice(0, -baseBias.length)}.bias` : path;
+  return path.replace(ofBase, '.$1');
 }
 
 /** The other way. */
 function pathOf(name: string, tensors: ReadonlyMap<string, AdapterTensor>): string {
   if (name.endsWith(`${magnitude}.weight`)) return name.slice(0, -'.weight'.length);
-  const layer = name.replace(/\.bias$/, '');
-  return layer !== name && tensors.has(`${layer}.lora_A.weight`) ? layer + baseBias : name;
+  const [, layer, part] = /^(.*)\.(bias|weight)$/.exec(name) ?? [];
+  return tensors.has(`${layer}.lora_A.weight`) ? `${layer}.base_layer.${part}` : name;
 }
 
 /** Values of an adapter_config.json, checked; `file` is what errors name. */

@@ -29,10 +29,11 @@ export async function drive(run: ActiveRun): Promise<Report> {
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
   await run.step('student', async () => {
-    const { parameters, trainable, layers } = student;
+    const { parameters, trainable, layers, newHead } = student;
     const kept = layers && { layers: layers.join(' ') };
     const tokens = run.vocabulary && { tokens: run.vocabulary.kept.length, tokens_before: run.vocabulary.of };
-    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...tokens } });
+    const head = newHead && { masked_lm_head: 'new' };
+    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...tokens, ...head } });
   });
   const trained = await run.step('train', () => trainStudent(run, own, student, cache));
   await run.step('evaluate', () => evaluateTasks(run, student, trained, { data, own }));

@@ -4,6 +4,7 @@ import { MemorySource, readAll, type FileSource } from '../formats/byte-source.t
 import { readAdapter } from '../formats/peft.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import { tinyEncoderFolder, WORDS, type TinyEncoder } from '../models/architectures/tiny-encoder.testing.ts';
+import { openAnyModel } from '../models/model.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import type { LocalFiles } from './host.ts';
 import type { Report } from './protocol.ts';
@@ -18,7 +19,12 @@ const rows = Array.from({ length: 24 }, (_, row) => {
 const disk = diskFiles('public/bundled');
 const models: ReadonlyMap<string, FileSource> = new Map(
   await Promise.all(
-    (['bert', 'distilbert'] as const).map(async (name) => [`./${name}`, await tinyEncoderFolder(name)] as const),
+    (['bert', 'distilbert'] as const).flatMap((name) =>
+      [false, true].map(async (bare) => {
+        const folder = await tinyEncoderFolder(name, bare);
+        return [folder.name, folder] as const;
+      }),
+    ),
   ),
 );
 const local: LocalFiles = {
@@ -135,6 +141,37 @@ describe('a run of encoders', { timeout: 600_000 }, () => {
     expect(exported.files.find(({ path }) => path.endsWith('model.onnx'))!.max_logit_difference).toBeLessThan(1e-5);
   });
 
+  it.each(['bert', 'distilbert'] as const)(
+    'a bare %s gets a new head, learns, and is written with it',
+    async (name) => {
+      const base = recipe(name);
+      const run = await testRun(
+        host,
+        { ...base, student: { model: `./bare-${name}` }, export: { onnx: ['fp32'], safetensors: true } },
+        local,
+      );
+      const events = await run.sit();
+      expect(events).toContainEqual(
+        expect.objectContaining({
+          kind: 'fact',
+          step: 'student',
+          facts: expect.objectContaining({ masked_lm_head: 'new' }),
+        }),
+      );
+      const last = events.at(-1)!;
+      if (last.kind !== 'done') throw new Error(JSON.stringify(last));
+      const { train, export: exported } = last.report;
+      expect(train.eval_loss_after).toBeLessThan(train.eval_loss_before!);
+      expect(exported.files.find(({ path }) => path.endsWith('model.onnx'))!.max_logit_difference).toBeLessThan(1e-5);
+      const weights = await openSafetensors((await run.out.open('model/model.safetensors'))!);
+      // transformers reads a model with a head under the names of one
+      const { parameters } = await openAnyModel(models.get(`./${name}`)!);
+      expect(new Set(weights.tensors.keys())).toEqual(new Set(parameters.keys()));
+      const { architectures } = await json(run, 'model/config.json');
+      expect(architectures).toEqual([{ bert: 'BertForMaskedLM', distilbert: 'DistilBertForMaskedLM' }[name]]);
+    },
+  );
+
   it('is not talked to, and says why', async () => {
     const run = await testRun(host, recipe('bert'), local);
     const inputs = host.shelf.folder(run.id, 'inputs');
@@ -165,6 +202,14 @@ describe('a run of encoders', { timeout: 600_000 }, () => {
       /is an encoder, and student\.model.*other kind/,
     ],
     [{ student: { model: './arithmetic' } }, /is an encoder, and the student.*writes text/],
+    [
+      { student: { model: './bare-bert' }, lora: { r: 2 } },
+      /masked-LM head: there is none, and an adapter alone can’t teach a new one: .*lora: null/,
+    ],
+    [
+      { teacher: { kind: 'engine', model: './bare-bert' } },
+      /masked-LM head: there is none, so it has no logits: a teacher with its head: .*makes and trains one/,
+    ],
     [{ student: { model: './bert', add_tokens: ['<new>'] } }, /student\.add_tokens.*encoder/],
   ] as [Partial<RecipeInput>, RegExp][])('refuses %j in words', async (asked, words) => {
     const run = await testRun(host, { ...recipe('bert'), ...asked }, local);

@@ -57,14 +57,7 @@ export async function expected(
     recipe,
     distils ? { k: entriesOf(recipe, student.model.options.vocab_size) } : undefined,
   );
-  const plan = planTraining(
-    device.limits,
-    student.step,
-    objective,
-    shapesOf(data, recipe).train,
-    recipe.training.optim,
-    recipe.training.gradient_checkpointing,
-  );
+  const plan = planTraining(device.limits, student.step, objective, shapesOf(data, recipe).train, recipe.training);
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';

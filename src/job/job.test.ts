@@ -153,6 +153,23 @@ describe('a run', () => {
     await expectSame(run);
   }, 1_200_000);
 
+  it('goes on in the same way with activations in 16 bits, a lost device included', async () => {
+    const fp16: RecipeInput = { ...recipe, training: { ...recipe.training, fp16: true } };
+    const calm = await testRun(host, fp16, local);
+    expect((await calm.sit()).at(-1)!.kind).toBe('done');
+    expect(await adapterOf(calm)).not.toBe(whole.adapter);
+    const run = await testRun(host, fp16, local);
+    let lost = false;
+    await run.sit((event) => {
+      if (event.kind !== 'checkpoint' || event.step !== 4 || lost) return;
+      lost = true;
+      host.devices.at(-1)!.destroy();
+    });
+    expect(lost).toBe(true);
+    expect(await adapterOf(run)).toBe(await adapterOf(calm));
+    expect(await linesOf(run)).toEqual(await linesOf(calm));
+  }, 1_200_000);
+
   it('ends in the same bits after twenty losses at random moments', async () => {
     const long: RecipeInput = { ...recipe, training: { ...recipe.training, max_steps: 22, save_steps: 1 } };
     const calm = await testRun(host, long, local);

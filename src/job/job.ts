@@ -128,9 +128,14 @@ export class Job implements JobApi {
     return previewOf(await this.context(recipe, files, like));
   }
 
-  async isEncoder(model: string, revision: string | undefined, files: BroughtFiles, like?: string): Promise<boolean> {
+  async encoderLayers(
+    model: string,
+    revision: string | undefined,
+    files: BroughtFiles,
+    like?: string,
+  ): Promise<number | undefined> {
     const alone: RecipeInput = { student: { model, revision }, data: { source: 'none' } };
-    return (await studentEncoder(await this.context(alone, files, like))) !== undefined;
+    return (await studentEncoder(await this.context(alone, files, like)))?.num_hidden_layers;
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {

@@ -38,6 +38,8 @@ export interface MetricsLine {
   /** Mean D(teacher, student), nats a token, without the T² of the objective. */
   readonly kl?: number;
   readonly ce?: number;
+  /** Optimiser steps since the last line that fp16 left out, where there were any. */
+  readonly skipped_steps?: number;
   readonly num_tokens?: number;
   readonly tokens_per_second?: number;
   readonly eval_loss?: number;
@@ -263,8 +265,13 @@ export interface JobApi {
   restore(file: Blob): Promise<RunSummary>;
   /** Reads rows (and the student's tokenizer), no weights. */
   preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview>;
-  /** Whether a model is an encoder, by its config.json: what is asked of a student differs. */
-  isEncoder(model: string, revision: string | undefined, files: BroughtFiles, like?: string): Promise<boolean>;
+  /** How many layers a model has that is an encoder, by its config.json; undefined of a model that writes text. */
+  encoderLayers(
+    model: string,
+    revision: string | undefined,
+    files: BroughtFiles,
+    like?: string,
+  ): Promise<number | undefined>;
   /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
   /** The student's loss before it learns; `onProgress` hears how many models are done. Refused while a run is on. */

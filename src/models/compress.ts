@@ -139,13 +139,18 @@ export function keptLayers(total: number, choice: Compression, file: string, imp
     case 'last':
       return indices.map((i) => total - count + i);
     case 'even':
-      // first and last layer always stay (as DistilBERT and its successors take every second one)
-      return count === 1 ? [0] : indices.map((i) => Math.round((i * (total - 1)) / (count - 1)));
+      return evenLayers(total, count);
     case 'importance':
       return importance ? importantLayers(importance, count) : indices;
     default:
       return indices;
   }
+}
+
+/** First and last layer always stay (as DistilBERT and its successors take every second one). */
+export function evenLayers(total: number, count: number): number[] {
+  if (count === 1) return [0];
+  return Array.from({ length: count }, (_, i) => Math.round((i * (total - 1)) / (count - 1)));
 }
 
 function fromLayers(

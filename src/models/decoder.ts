@@ -29,6 +29,8 @@ import {
 } from '../engine/ops/index.ts';
 import {
   adapted,
+  adaptedHead,
+  headWithLora,
   trainedRows,
   trainsWhole,
   withLora,
@@ -118,11 +120,11 @@ export interface DecoderChoices {
 }
 
 export interface DecoderOutputs {
-  /** f32 [batch, tokens, hidden]: after the final norm. */
+  /** f32 [batch, tokens, hidden]: after the final norm; longer by the rank of a pair on the head. */
   readonly hidden: Value;
   /** As transformers' `hidden_states`: embeddings, each layer's output, the last one after the final norm. */
   readonly hidden_states: readonly Value[];
-  /** The output embedding, f32 [vocab, hidden]. */
+  /** The output embedding, f32 [vocab, width of `hidden`]. */
   readonly head: Value;
   /** Caches with the new tokens in them. */
   readonly present: readonly { readonly key: Value; readonly value: Value }[];
@@ -145,7 +147,7 @@ export function decoder(
     const shape = [outputs, x.type.shape.at(-1)!];
     const w = weight(`${path}.weight`, options.conv1d ? shape.reverse() : shape);
     const { conv1d = false } = options;
-    const y = lora(path, { x, w, y: matmul(x, w, { transB: !conv1d }), conv1d });
+    const y = lora.linear(path, { x, w, y: matmul(x, w, { transB: !conv1d }), conv1d });
     return bias ? add(y, weight(`${path}.bias`, [outputs])) : y;
   };
   const norm = (path: string, x: Value, size = H): Value => {
@@ -247,10 +249,10 @@ export function decoder(
     x = graph.block(() => layer(states[i]!));
     states.push(x);
   }
-  const hidden = norm(names.final_norm, x);
-  states[states.length - 1] = hidden;
-  const head = options.tie_word_embeddings ? embeddings : table('lm_head');
-  return { hidden, hidden_states: states, head, present };
+  states[states.length - 1] = norm(names.final_norm, x);
+  const head = { hidden: states.at(-1)!, weight: options.tie_word_embeddings ? embeddings : table('lm_head') };
+  const { hidden, weight: long } = lora.head('lm_head', head);
+  return { hidden, hidden_states: states, head: long, present };
 }
 
 /** Whole logits, f32 [..., vocab]: what decodes and what is compared; training never has them (`linearLoss`). */
@@ -267,16 +269,6 @@ export function headName({ tie_word_embeddings, names = LLAMA_NAMES }: DecoderOp
 /** Which weights of the base are trained: by themselves, or whole beside an adapter's pairs. */
 export function trained({ adapter, trainable }: DecoderChoices): (name: string) => boolean {
   return (name) => trainable?.(name) === true || (adapter?.trainable === true && trainsWhole(adapter.settings, name));
-}
-
-/** Whether an adapter changes the head, or rows of it. */
-export function trainsHead(options: DecoderOptions, adapter: DecoderAdapter | null | undefined): boolean {
-  if (!adapter?.trainable) return false;
-  const { tie_word_embeddings: tied, names = LLAMA_NAMES } = options;
-  return (
-    trainedRows(adapter.settings, tied ? names.embedding : 'lm_head', tied) !== undefined ||
-    trainsWhole(adapter.settings, headName(options))
-  );
 }
 
 /** Turns heads by their positions; nothing where positions are learned. */
@@ -298,8 +290,19 @@ function rotation(
   return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after });
 }
 
-export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path: string, site: LinearSite) => Value {
-  if (!adapter) return (_path, { y }) => y;
+/** What an adapter makes of a linear layer's product, and of the head. */
+export interface LoraSites {
+  linear(path: string, site: LinearSite): Value;
+  head(path: string, head: LoraHead): LoraHead;
+}
+
+interface LoraHead {
+  readonly hidden: Value;
+  readonly weight: Value;
+}
+
+export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): LoraSites {
+  if (!adapter) return { linear: (_path, { y }) => y, head: (_path, head) => head };
   const { settings, trainable, dropout_seed } = adapter;
   let sites = 0;
   const drop: LoraDropout | undefined = dropout_seed && {
@@ -308,9 +311,15 @@ export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): (path
     site: () => sites++,
   };
   const { use_dora: dora = false } = settings;
-  return (path, site) => {
-    const target = adapted(settings, path);
-    return target ? withLora(graph, target, site, { trainable, dora, drop }) : site.y;
+  return {
+    linear(path, site) {
+      const target = adapted(settings, path);
+      return target ? withLora(graph, target, site, { trainable, dora, drop }) : site.y;
+    },
+    head(path, head) {
+      const target = adaptedHead(settings, path);
+      return target ? headWithLora(graph, target, head, { trainable, drop }) : head;
+    },
   };
 }
 

@@ -64,9 +64,9 @@ export interface EncoderOutputs {
 
 /** logits = hidden weightᵀ + bias */
 export interface MaskedLmHead {
-  /** f32 [batch, tokens, hidden]: transformed. */
+  /** f32 [batch, tokens, hidden]: transformed; longer by the rank of a pair on the head. */
   readonly hidden: Value;
-  /** f32 [vocab, hidden] */
+  /** f32 [vocab, width of `hidden`] */
   readonly weight: Value;
   /** f32 [vocab] */
   readonly bias: Value;
@@ -87,7 +87,7 @@ export function encoder(
 
   const linear = (path: string, x: Value, outputs: number): Value => {
     const w = weight(`${path}.weight`, [outputs, x.type.shape.at(-1)!]);
-    const y = lora(path, { x, w, y: matmul(x, w, { transB: true }), conv1d: false });
+    const y = lora.linear(path, { x, w, y: matmul(x, w, { transB: true }), conv1d: false });
     return add(y, weight(`${path}.bias`, [outputs]));
   };
   const norm = (path: string, x: Value): Value =>
@@ -122,9 +122,9 @@ export function encoder(
   }
   if (!options.head) return { hidden: x, hidden_states: states };
   const transformed = norm(names.head_norm, activated(linear(names.head_transform, x, H)));
+  const weights = options.tie_word_embeddings ? embeddings : weight(`${names.head}.weight`, [options.vocab_size, H]);
   const head = {
-    hidden: transformed,
-    weight: options.tie_word_embeddings ? embeddings : weight(`${names.head}.weight`, [options.vocab_size, H]),
+    ...lora.head(names.head, { hidden: transformed, weight: weights }),
     bias: weight(options.tie_word_embeddings ? names.tied_bias : `${names.head}.bias`, [options.vocab_size]),
   };
   return { hidden: x, hidden_states: states, head };

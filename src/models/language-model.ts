@@ -6,7 +6,7 @@ import type { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
 import { add, matmul, softcap } from '../engine/ops/index.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
-import { decoder, headName as decoderHeadName, trainsHead, type DecoderChoices } from './decoder.ts';
+import { decoder, headName as decoderHeadName, type DecoderChoices } from './decoder.ts';
 import { encoder } from './encoder.ts';
 
 /** logits = softcap(hidden weightᵀ + bias) */
@@ -57,19 +57,12 @@ export function wholeLogits({ hidden, weight, bias, softcap: cap }: Head): Value
   return cap === undefined ? logits : softcap(logits, cap);
 }
 
-/** Which gradients of the head `linear-loss` must make: of a weight that is trained, whole or in rows of new tokens. */
+/** Which gradients of the head `linear-loss` must make: of a weight that is trained, whole, in rows or beside a pair. */
 export function headGradients(
   graph: Graph,
-  options: ModelOptions,
-  head: Head,
-  { adapter }: DecoderChoices,
+  { weight, bias }: Head,
 ): { readonly weightGradient: boolean; readonly biasGradient: boolean } {
-  const isTrained = (value: Value | undefined): boolean =>
-    value !== undefined && graph.sourceOf(value)?.trainable === true;
-  return {
-    weightGradient: isTrained(head.weight) || (!isEncoder(options) && trainsHead(options, adapter)),
-    biasGradient: isTrained(head.bias),
-  };
+  return { weightGradient: graph.isTrained(weight), biasGradient: bias !== undefined && graph.isTrained(bias) };
 }
 
 /** The weight that gives the logits: the embedding where they are tied. */

@@ -9,8 +9,9 @@
  * are saved with it.
  */
 import type { Value } from '../engine/graph/types.ts';
-import { add, addScaled, dropout, inverseNorms, matmul, mul } from '../engine/ops/index.ts';
 import type { Graph } from '../engine/graph/graph.ts';
+import { add, addScaled, concat, dropout, inverseNorms, matmul, mul, scale } from '../engine/ops/index.ts';
+import { rankOf, scalingOf, targets } from '../formats/peft-modules.ts';
 
 export interface LoraSettings {
   readonly r: number;
@@ -24,6 +25,11 @@ export interface LoraSettings {
   readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
   readonly alpha_pattern?: Readonly<Record<string, number>>;
+  /** Modules that get no pair, as target_modules names those that do. */
+  readonly exclude_modules?: readonly string[] | string | null;
+  /** Layers that pairs are kept to; their lists by name, where there are several. */
+  readonly layers_to_transform?: readonly number[] | null;
+  readonly layers_pattern?: readonly string[] | null;
   /** Modules trained and kept whole, by the end of their path. */
   readonly modules_to_save?: readonly string[] | null;
   /** Biases trained too: all of the model's, or those of layers with a pair. */
@@ -54,49 +60,41 @@ export interface AdaptedLinear {
   readonly scaling: number;
 }
 
-/** Whether PEFT would put an adapter on this module, and of which rank. The head only where it is named. */
+/** Whether PEFT would put an adapter on this linear layer, and of which rank. */
 export function adapted(settings: LoraSettings | null, path: string): AdaptedLinear | undefined {
-  if (!settings || !isTarget(settings.target_modules, path) || isKeptFromPairs(settings, path)) return undefined;
-  const r = fromPattern(settings.rank_pattern, path) ?? settings.r;
-  const alpha = fromPattern(settings.alpha_pattern, path) ?? settings.lora_alpha;
-  return { path, r, scaling: alpha / (settings.use_rslora ? Math.sqrt(r) : r) };
+  if (!settings || !targets(settings, path, 'lora')) return undefined;
+  return { path, r: rankOf(settings, path, 'lora'), scaling: scalingOf(settings, path, 'lora') };
+}
+
+/** The same of the layer that makes logits, which "all-linear" does not mean. */
+export function adaptedHead(settings: LoraSettings, path: string): AdaptedLinear | undefined {
+  return settings.target_modules === 'all-linear' ? undefined : adapted(settings, path);
 }
 
 /** Whether an adapter trains this weight of the base whole. */
 export function trainsWhole(settings: LoraSettings, name: string): boolean {
   const path = name.slice(0, Math.max(0, name.lastIndexOf('.')));
-  if (isSaved(settings, path)) return true;
+  if (savedModule(settings, path) !== undefined) return true;
   if (!name.endsWith('.bias')) return false;
   return settings.bias === 'all' || (settings.bias === 'lora_only' && adapted(settings, path) !== undefined);
 }
 
-/** PEFT's `_set_trainable`: the module, or one that it lies in, ends with a name; "norm" means input_layernorm as well. */
-function isSaved({ modules_to_save }: LoraSettings, path: string): boolean {
-  if (!modules_to_save?.length) return false;
+/**
+ * The module that is saved with this one in it. PEFT's `_set_trainable`: its path ends with a name, so that "norm" means
+ * input_layernorm as well.
+ */
+function savedModule({ modules_to_save }: LoraSettings, path: string): string | undefined {
   const parts = path.split('.');
-  return parts.some((_, i) => {
-    const module = parts.slice(0, i + 1).join('.');
-    return modules_to_save.some((name) => module.endsWith(name));
-  });
+  const modules = parts.map((_, i) => parts.slice(0, i + 1).join('.'));
+  return modules.find((module) => modules_to_save?.some((name) => module.endsWith(name)));
 }
 
-/** PEFT's `check_target_module_exists`: what lies in a saved module gets no pair; names count between dots here. */
-function isKeptFromPairs({ modules_to_save }: LoraSettings, path: string): boolean {
-  return (modules_to_save ?? []).some((name) => `.${path}.`.includes(`.${name}.`));
-}
-
-function isTarget(targets: LoraSettings['target_modules'], path: string): boolean {
-  if (targets === 'all-linear') return !path.endsWith('lm_head');
-  if (typeof targets === 'string') return new RegExp(`^(?:${targets})$`).test(path);
-  return targets.some((target) => path === target || path.endsWith(`.${target}`));
-}
-
-/** PEFT's `get_pattern_key`: a key matches a path that ends with it, at a dot. */
-function fromPattern(pattern: Readonly<Record<string, number>> | undefined, path: string): number | undefined {
-  for (const [key, value] of Object.entries(pattern ?? {})) {
-    if (new RegExp(`(^|.*\\.)${key}$`).test(path)) return value;
-  }
-  return undefined;
+/** What PEFT's model calls a parameter, without its own prefix and the adapter's name: a base weight lies in a wrapper. */
+export function peftName(settings: LoraSettings, name: string): string {
+  const path = name.slice(0, Math.max(0, name.lastIndexOf('.')));
+  const saved = savedModule(settings, path);
+  if (saved !== undefined) return `${saved}.modules_to_save${name.slice(saved.length)}`;
+  return name.endsWith('.bias') && adapted(settings, path) ? `${path}.base_layer.bias` : name;
 }
 
 export interface LoraDropout {
@@ -115,12 +113,18 @@ export interface LinearSite {
   readonly conv1d: boolean;
 }
 
+export interface LoraChoices {
+  readonly trainable: boolean;
+  readonly dora: boolean;
+  readonly drop: LoraDropout | undefined;
+}
+
 /** The layer's product with its adapter; a bias joins afterwards. */
 export function withLora(
   graph: Graph,
   linear: AdaptedLinear,
   { x, w, y, conv1d }: LinearSite,
-  { trainable, dora, drop }: { trainable: boolean; dora: boolean; drop: LoraDropout | undefined },
+  { trainable, dora, drop }: LoraChoices,
 ): Value {
   const inputs = x.type.shape.at(-1)!;
   const outputs = y.type.shape.at(-1)!;
@@ -139,4 +143,23 @@ export function withLora(
   // y + (gain − 1) ∘ W x + gain ∘ scaling · B A x, with the x that was dropped from
   const base = matmul(dropped, w, { transB: !conv1d });
   return add(y, addScaled(mul(addScaled(base, low, scaling), gain), base, -1));
+}
+
+/**
+ * A head with its pair. What makes a loss of logits takes one product, so the pair lengthens what is summed over:
+ *   x Wᵀ + scaling · x Aᵀ Bᵀ = [x, scaling · x Aᵀ] [W, B]ᵀ
+ */
+export function headWithLora(
+  graph: Graph,
+  { path, r, scaling }: AdaptedLinear,
+  { hidden, weight }: { hidden: Value; weight: Value },
+  { trainable, drop }: Pick<LoraChoices, 'trainable' | 'drop'>,
+): { hidden: Value; weight: Value } {
+  const [outputs, inputs] = weight.type.shape as [number, number];
+  const a = graph.parameter(`${path}.lora_A.weight`, [r, inputs], { trainable });
+  const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
+  const drops = drop !== undefined && drop.p > 0;
+  const dropped = drops ? dropout(hidden, drop.seed, { p: drop.p, site: drop.site() }) : hidden;
+  const low = scale(matmul(dropped, a, { transB: true }), scaling);
+  return { hidden: concat([hidden, low]), weight: concat([weight, b]) };
 }

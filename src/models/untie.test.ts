@@ -15,7 +15,7 @@ const adapter = (modules_to_save: string[], ensure_weight_tying: boolean, names:
 describe('an adapter that saves a tied table whole', () => {
   it.each([['embed_tokens'], ['lm_head']])('takes the two apart: %s', async (module) => {
     const base = await tied();
-    const { model } = fitted(base, adapter([module], false, []), 'a');
+    const { model } = await fitted(base, adapter([module], false, []), 'a');
     expect([base.options.tie_word_embeddings, base.parameters.has(HEAD)]).toEqual([true, false]);
     expect([model.options.tie_word_embeddings, model.parameters.has(HEAD)]).toEqual([false, true]);
     expect(model.config.tie_word_embeddings).toBe(false);
@@ -25,7 +25,7 @@ describe('an adapter that saves a tied table whole', () => {
   it('leaves them one where it ensures so, and is stored with both names', async () => {
     const base = await tied();
     const given = adapter(['model.embed_tokens'], true, [EMBEDDING, HEAD]);
-    const both = fitted(base, given, 'a');
+    const both = await fitted(base, given, 'a');
     expect(both.model).toBe(base);
     expect([...both.adapter.tensors.keys()]).toEqual([EMBEDDING]);
     expect(stored(base, both.adapter).tensors).toEqual(given.tensors);
@@ -33,6 +33,32 @@ describe('an adapter that saves a tied table whole', () => {
 
   it('leaves a model alone that saves other modules', async () => {
     const base = await tied();
-    expect(fitted(base, adapter(['norm'], false, []), 'a').model).toBe(base);
+    expect((await fitted(base, adapter(['norm'], false, []), 'a')).model).toBe(base);
+  });
+
+  it('takes them apart for a pair on the head, and drops the copy of its weight that PEFT keeps with it', async () => {
+    const base = await tied();
+    const config = adapterConfig({ target_modules: ['lm_head'], r: 2 });
+    const shape = [64, 96];
+    const copy = await base.weights.readF32(EMBEDDING);
+    const { model, adapter: both } = await fitted(
+      base,
+      { config, tensors: new Map([[HEAD, { shape, data: copy }]]) },
+      'a',
+    );
+    expect(model.options.tie_word_embeddings).toBe(false);
+    expect([...both.tensors.keys()]).toEqual([]);
+    const other = { config, tensors: new Map([[HEAD, { shape, data: copy.map((value) => value + 1) }]]) };
+    await expect(fitted(base, other, 'a')).rejects.toThrow('a: tensor lm_head.weight: it is not the base’s');
+  });
+
+  it('is refused by option where it computes what is not served', async () => {
+    const given = (more: object) => ({
+      config: adapterConfig({ target_modules: ['q_proj'], ...more }),
+      tensors: new Map(),
+    });
+    const refused = (more: object) => expect(tied().then((base) => fitted(base, given(more), 'a'))).rejects;
+    await refused({ others: { lora_bias: true } }).toThrow('a: adapter_config.json: lora_bias');
+    await refused({ target_modules: ['lm_head'], use_dora: true }).toThrow('a: use_dora');
   });
 });

@@ -1,38 +1,77 @@
 /**
- * Tied embeddings under an adapter that saves the embedding or the head whole (peft's ModulesToSaveWrapper): each saved
- * module is a copy of its own, and the other one stays the base's. The two are one weight no more, and a merged model says
- * `tie_word_embeddings: false`, as peft's merge does. Only `ensure_weight_tying` keeps them one: the file then holds the
- * weight twice.
+ * A model and an adapter as they fit each other.
+ *
+ * Tied embeddings come apart under an adapter that saves the embedding or the head whole (peft's ModulesToSaveWrapper: each
+ * saved module is a copy of its own, and the other one stays the base's), or that has a pair on the head. The two are one
+ * weight no more, and a merged model says `tie_word_embeddings: false`, as peft's merge does of the former; of the latter it
+ * changes the embedding as well, and its merged model computes something else than the adapter. Only `ensure_weight_tying`
+ * keeps them one: the file then holds the weight twice.
  */
 import { InputError } from '../formats/input-error.ts';
-import type { Adapter } from '../formats/peft.ts';
+import type { Adapter, AdapterConfig } from '../formats/peft.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
 import { headName } from './language-model.ts';
-import { trainsWhole, type LoraSettings } from './lora.ts';
-import { baseParameters, type Model } from './model.ts';
-import { LLAMA_NAMES } from './names.ts';
+import { adaptedHead, trainsWhole, type LoraSettings } from './lora.ts';
+import { adapterParameters, baseParameters, type Model } from './model.ts';
 
-const HEAD = 'lm_head.weight';
-
-/** The model and the adapter as they fit each other; `name` is the adapter's, as the person gave it. */
-export function fitted<Options extends ModelOptions>(
-  model: Model<Options>,
-  adapter: Adapter,
+/** `name` is the adapter's, as the person gave it. */
+export async function fitted<Options extends ModelOptions>(
+  base: Model<Options>,
+  { config, tensors }: Adapter,
   name: string,
-): { model: Model<Options>; adapter: Adapter } {
-  if (!adapter.config.ensure_weight_tying) return { model: untiedFor(model, adapter.config, name), adapter };
-  if (!model.options.tie_word_embeddings) return { model, adapter };
+): Promise<{ model: Model<Options>; adapter: Adapter }> {
+  refuseUnserved(config, name);
+  const staysTied = config.ensure_weight_tying && base.options.tie_word_embeddings;
+  const model = config.ensure_weight_tying ? base : untiedFor(base, config, name);
+  const own = new Map(underOneName(model.options, tensors));
+  if (staysTied) own.delete(headOf(model.options).weight);
+  return { model, adapter: await withoutCopies(model, { config, tensors: own }, name) };
+}
+
+function refuseUnserved({ others }: AdapterConfig, file: string): void {
+  const [option] = Object.keys(others);
+  if (option === undefined) return;
+  const what = 'it changes what the adapter computes, and is not served';
+  throw new InputError(file, `adapter_config.json: ${option}`, what, 'adapters without it');
+}
+
+/** The bias of an encoder's head has another name where the head is tied, and PEFT may keep it under both. */
+function underOneName(options: ModelOptions, tensors: Adapter['tensors']): Adapter['tensors'] {
+  if (!isEncoder(options)) return tensors;
+  const names = [headOf(options).bias!, options.names.tied_bias];
+  const [own, other] = (options.tie_word_embeddings ? names.reverse() : names) as [string, string];
+  const value = tensors.get(own) ?? tensors.get(other);
+  if (own === other || value === undefined) return tensors;
+  const one = new Map(tensors).set(own, value);
+  one.delete(other);
+  return one;
+}
+
+/**
+ * PEFT keeps the weight of an embedding or a head beside the pair that is on it. It must be the base's own, or the adapter
+ * was made for another base.
+ */
+async function withoutCopies(model: Model<ModelOptions>, adapter: Adapter, file: string): Promise<Adapter> {
+  const wanted = adapterParameters(model.options, adapter.config);
   const tensors = new Map(adapter.tensors);
-  tensors.delete(HEAD);
-  return { model, adapter: { ...adapter, tensors } };
+  for (const [name, { data }] of adapter.tensors) {
+    if (wanted.has(name) || !model.parameters.has(name)) continue;
+    const own = await model.weights.readF32(name);
+    if (own.length !== data.length || own.some((value, i) => value !== data[i])) {
+      const what = 'it is not the base’s, and modules_to_save does not say that it was trained';
+      throw new InputError(file, `tensor ${name}`, what, 'the base that the adapter was made for');
+    }
+    tensors.delete(name);
+  }
+  return { ...adapter, tensors };
 }
 
 /** The adapter as PEFT reads it again: a weight that stays tied is in the file under both names. */
 export function stored({ options }: Pick<Model<ModelOptions>, 'options'>, { config, tensors }: Adapter): Adapter {
   const shared = tensors.get(headName(options));
   if (!config.ensure_weight_tying || !options.tie_word_embeddings || !shared) return { config, tensors };
-  return { config, tensors: new Map([...tensors, [HEAD, shared]]) };
+  return { config, tensors: new Map([...tensors, [headOf(options).weight, shared]]) };
 }
 
 /** The model with a head of its own, where these settings train one of two that are tied. */
@@ -42,30 +81,42 @@ export function untiedFor<Options extends ModelOptions>(
   file: string,
 ): Model<Options> {
   const { options } = model;
-  if (!options.tie_word_embeddings) return model;
-  const table = isEncoder(options)
-    ? `${options.names.embeddings}.word_embeddings.weight`
-    : `${((options as { names?: typeof LLAMA_NAMES }).names ?? LLAMA_NAMES).embedding}.weight`;
-  if (!trainsWhole(settings, table) && !trainsWhole(settings, HEAD)) return model;
-  if (isEncoder(options)) {
-    throw new InputError(file, 'modules_to_save', 'the encoder’s head shares the embedding', 'other modules');
+  const head = headOf(options);
+  const pair = adaptedHead(settings, head.weight.replace(/\.weight$/, ''));
+  if (pair && settings.use_dora) {
+    throw new InputError(file, 'use_dora', `it is not served for ${pair.path}`, 'a pair without it, or other layers');
   }
+  if (!options.tie_word_embeddings) return model;
+  const table = headName(options);
+  if (!pair && !trainsWhole(settings, table) && !trainsWhole(settings, head.weight)) return model;
   const untied = { ...options, tie_word_embeddings: false };
+  const copies = new Map([[head.weight, table]]);
+  if (isEncoder(options)) copies.set(head.bias!, options.names.tied_bias);
   return {
     ...model,
     config: { ...model.config, tie_word_embeddings: false },
     options: untied,
     parameters: baseParameters(untied),
-    weights: withHead(model.weights, table),
+    weights: withCopies(model.weights, copies),
   };
 }
 
-function withHead(weights: TensorFile, table: string): TensorFile {
-  const of = (name: string): string => (name === HEAD ? table : name);
+/** What a head's weight and bias are called when they are its own. */
+function headOf(options: ModelOptions): { weight: string; bias?: string } {
+  if (!isEncoder(options)) return { weight: 'lm_head.weight' };
+  return { weight: `${options.names.head}.weight`, bias: `${options.names.head}.bias` };
+}
+
+/** @param copies new names, and those that they are copies of */
+function withCopies(weights: TensorFile, copies: ReadonlyMap<string, string>): TensorFile {
+  const of = (name: string): string => copies.get(name) ?? name;
   return {
     name: weights.name,
     metadata: weights.metadata,
-    tensors: new Map([...weights.tensors, [HEAD, weights.tensors.get(table)!]]),
+    tensors: new Map([
+      ...weights.tensors,
+      ...[...copies].map(([name, from]) => [name, weights.tensors.get(from)!] as const),
+    ]),
     read: (name) => weights.read(of(name)),
     readF32: (name) => weights.readF32(of(name)),
   };

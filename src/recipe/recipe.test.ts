@@ -221,8 +221,8 @@ describe('parseRecipe', () => {
     ],
     [
       'what is not built',
-      { ...least, training: { fp16: true } },
-      'r.json: training.fp16: true is not built yet: false',
+      { ...least, distill: { tail: 'sampling' } },
+      'r.json: distill.tail: "sampling" is not built yet: "bucket", "ignore" or "renormalize"',
     ],
   ])('refuses %s', (_, json, message) => {
     expect(refusal(json)).toBe(message);

@@ -374,7 +374,12 @@ export const training = v.strictObject({
     ]),
     'adamw_torch',
   ),
-  fp16: v.optional(flag('Hold activations in 16 bits, with dynamic loss scaling.'), false),
+  fp16: v.optional(
+    flag(
+      'Hold activations in 16 bits until the backward pass reads them, with dynamic loss scaling: about half their memory, for gradients a little less exact.',
+    ),
+    false,
+  ),
   logging_strategy: v.optional(oneOf('When a line of figures is logged.', ['no', 'steps', 'epoch']), 'steps'),
   logging_steps: v.optional(stepCount('Steps between two log lines.'), 10),
   eval_strategy: v.optional(

@@ -10,7 +10,6 @@ type Unbuilt = readonly [place: string, asked: (recipe: Recipe) => unknown, inst
 /** `asked` gives the value that can't be served, or undefined/false where the recipe doesn't ask for it. */
 export const UNBUILT: readonly Unbuilt[] = [
   ['distill.tail', ({ distill }) => distill.tail === 'sampling' && 'sampling', '"bucket", "ignore" or "renormalize"'],
-  ['training.fp16', ({ training }) => training.fp16, 'false'],
 ];
 
 export function refuseUnbuilt(recipe: Recipe, file: string): void {

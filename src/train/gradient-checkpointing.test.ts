@@ -24,8 +24,8 @@ describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) =
     const { limits } = await testDevice();
     const arena = (layers: number, checkpointing: boolean): number => {
       const deep = { ...model, options: { ...options, num_hidden_layers: layers } };
-      return planTraining(limits, deep, CROSS_ENTROPY, [shape], 'adamw_torch', checkpointing).plans[0]!.plan.memory
-        .arena;
+      return planTraining(limits, deep, CROSS_ENTROPY, [shape], { gradient_checkpointing: checkpointing }).plans[0]!
+        .plan.memory.arena;
     };
     const input = 4 * shape.rows * shape.length * options.hidden_size;
     expect(arena(24, true) - arena(12, true)).toBe(12 * input);
@@ -35,7 +35,9 @@ describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) =
   it('is chosen where the step would not fit, and only there', async () => {
     const { limits } = await testDevice();
     const planned = (most: number, checkpointing: GradientCheckpointing) =>
-      planTraining({ ...limits, maxBufferSize: most }, model, CROSS_ENTROPY, [shape], 'adamw_torch', checkpointing);
+      planTraining({ ...limits, maxBufferSize: most }, model, CROSS_ENTROPY, [shape], {
+        gradient_checkpointing: checkpointing,
+      });
     const most = planned(2 ** 30, false).plans[0]!.plan.memory.arena;
     expect(planned(most, null).gradient_checkpointing).toBe(false);
     expect(planned(most - 1, null).gradient_checkpointing).toBe(true);

@@ -56,18 +56,19 @@ export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
  * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
- * optimiser step); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
- * keep f32 [1] (0 for the first micro-batch of a step); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
+ * optimiser step, times the loss's scale); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
+ * factors f32 [2] (0 for the first micro-batch of a step, else 1; 1 / the loss's scale); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher.
  * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
  * With `gradient_checkpointing` the backward pass computes each layer again from its input: the same bits in less memory.
+ * With `fp16` activations wait for the backward pass in 16 bits.
  * States: `gradient.{name}` of everything trained.
  */
 export function trainingStep(
   model: StepModel,
   objective: Objective,
   shape: BatchShape,
-  gradient_checkpointing = false,
+  { gradient_checkpointing = false, fp16 = false }: { gradient_checkpointing?: boolean; fp16?: boolean } = {},
 ): { graph: Graph; trainables: Trainable[] } {
   const graph = new Graph();
   const { loss } = forward(graph, model, objective, shape, true);
@@ -77,12 +78,12 @@ export function trainingStep(
     loss,
     graph.constant('one', [1], ONE),
     trained.map((parameter) => parameter.value),
-    { recompute: gradient_checkpointing },
+    { recompute: gradient_checkpointing, fp16 },
   );
-  const keep = graph.input('keep', [1]);
+  const factors = graph.input('factors', [2]);
   for (const { name, value } of trained) {
     const gradient = found.get(value);
-    if (gradient) accumulate(graph.state(`gradient.${name}`, value.type.shape), gradient, keep);
+    if (gradient) accumulate(graph.state(`gradient.${name}`, value.type.shape), gradient, factors);
   }
   return {
     graph,
@@ -106,8 +107,7 @@ export function evaluationStep(model: StepModel, objective: Objective, shape: Ba
 export function updateStep(shards: readonly Pick<Shard, 'shape' | 'decay' | 'tensors'>[], optim: Optim): Graph {
   const graph = new Graph();
   const hyper = graph.input('hyper', [8]);
-  const gradient = shards.map(({ shape }, i) => graph.state(`gradient.${i}`, shape));
-  const norm = gradient.map((value) => sumSquares(value)).reduce((a, b) => add(a, b));
+  const norm = normSquared(graph, shards);
   shards.forEach((shard, i) => {
     for (const unit of unitsOf(optim, i, shard)) {
       const of = (name: string, { shape, dtype }: TensorType): Value =>
@@ -118,6 +118,17 @@ export function updateStep(shards: readonly Pick<Shard, 'shape' | 'decay' | 'ten
   });
   graph.output('norm_squared', norm);
   return graph;
+}
+
+/** The norm alone, of which `updateStep` says more: what a scaled loss has to know before it updates anything. */
+export function normStep(shards: readonly Pick<Shard, 'shape'>[]): Graph {
+  const graph = new Graph();
+  graph.output('norm_squared', normSquared(graph, shards));
+  return graph;
+}
+
+function normSquared(graph: Graph, shards: readonly Pick<Shard, 'shape'>[]): Value {
+  return shards.map(({ shape }, i) => sumSquares(graph.state(`gradient.${i}`, shape))).reduce((a, b) => add(a, b));
 }
 
 function forward(
@@ -158,7 +169,7 @@ function forward(
       label_smoothing: objective.label_smoothing_factor,
       softcap: head.softcap,
       hiddenGradient: training,
-      ...(training ? headGradients(graph, model.options, head, choices) : NO_GRADIENTS),
+      ...(training ? headGradients(graph, head) : NO_GRADIENTS),
     },
     teacher,
     head.bias,

@@ -54,15 +54,22 @@ export interface Trained {
   readonly measured: number;
 }
 
-export async function train(
+interface Choices extends Partial<OptimizerSettings> {
+  readonly on?: Device;
+  readonly steps?: number;
+  readonly fp16?: boolean;
+  /** How much larger the weights of norms are. */
+  readonly gain?: number;
+}
+
+/** A trainer with weights of noise, and the batch that it learns from. */
+export async function trainerOf(
   model: StepModel,
   gradient_checkpointing: GradientCheckpointing,
-  { on, steps = 3, ...optimizer }: Partial<OptimizerSettings> & { readonly on?: Device; readonly steps?: number } = {},
-): Promise<Trained> {
+  { on, steps = 3, fp16, gain = 1, ...optimizer }: Choices = {},
+): Promise<{ trainer: Trainer; batch: MicroBatch }> {
   const device = on ?? (await testDevice());
   const { options } = model;
-  const batch = batchOf(options.vocab_size);
-  const before = device.liveBytes;
   const trainer = await Trainer.create(
     {
       device,
@@ -81,12 +88,13 @@ export async function train(
       trainShapes: [shape],
       evalShapes: [],
       gradient_checkpointing,
+      fp16,
     },
     async (place) => {
       const tensors = new Map();
       let seed = 1;
       for (const [name, shape] of baseParameters(options)) {
-        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? 1 + 0.1 * x : 0.2 * x));
+        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? gain * (1 + 0.1 * x) : 0.2 * x));
         const trained = place(name, shape);
         if (trained) device.write(trained, data);
         else {
@@ -104,10 +112,21 @@ export async function train(
       noise(sizeOf(tensor.type.shape), 100 + i).map((x) => 0.2 * x),
     ),
   );
+  return { trainer, batch: batchOf(options.vocab_size) };
+}
+
+export async function train(
+  model: StepModel,
+  gradient_checkpointing: GradientCheckpointing,
+  choices: Choices = {},
+): Promise<Trained> {
+  const device = choices.on ?? (await testDevice());
+  const before = device.liveBytes;
+  const { trainer, batch } = await trainerOf(model, gradient_checkpointing, { ...choices, on: device });
   const measured = device.liveBytes - before;
   const losses = [];
   // two micro-batches a step, so that gradients are added up as well
-  for (let step = 0; step < steps; step++) losses.push(await trainer.submitStep([batch, batch], []));
+  for (let step = 0; step < (choices.steps ?? 3); step++) losses.push(await trainer.submitStep([batch, batch], []));
   const weights = await trainer.trained();
   const { trainPlan } = trainer;
   trainer.free();

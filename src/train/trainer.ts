@@ -15,8 +15,9 @@ import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from 
 import { Evaluator, inputsOf, keyOf, sumsOf, type EvalResult } from './evaluator.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
 import { hyperOf, stateBytes, type Optim, type OptimizerSettings } from './optimizers.ts';
+import { LossScaler } from './loss-scaler.ts';
 import { learningRate, type Schedule } from './schedule.ts';
-import { trainingStep, updateStep, type BatchShape, type Objective, type StepModel } from './step-graphs.ts';
+import { normStep, trainingStep, updateStep, type BatchShape, type Objective, type StepModel } from './step-graphs.ts';
 
 export interface TrainerSetup {
   readonly device: Device;
@@ -29,6 +30,8 @@ export interface TrainerSetup {
   readonly trainShapes: readonly BatchShape[];
   readonly evalShapes: readonly BatchShape[];
   readonly gradient_checkpointing?: GradientCheckpointing;
+  /** Activations wait for the backward pass in 16 bits, and the loss is scaled. */
+  readonly fp16?: boolean;
 }
 
 /** Whether layers are computed again in the backward pass; null: where the step would not fit the device otherwise. */
@@ -38,6 +41,7 @@ export type GradientCheckpointing = boolean | null;
 export interface StepResult {
   readonly step: number;
   readonly loss: number;
+  /** 0 where the step was skipped. */
   readonly grad_norm: number;
   readonly learning_rate: number;
   /** Means over micro-batches of each one's mean. */
@@ -48,6 +52,8 @@ export interface StepResult {
   readonly kl: number;
   /** Tokens that are not padding. */
   readonly tokens: number;
+  /** The gradients of a scaled loss overflowed, and the step changed nothing. */
+  readonly skipped?: true;
 }
 
 /** All that a resumed run needs besides the recipe: the weights, the moments and how many steps they have seen. */
@@ -79,17 +85,19 @@ export function planTraining(
   model: StepModel,
   objective: Objective,
   shapes: readonly BatchShape[],
-  optim: Optim = 'adamw_torch',
-  gradient_checkpointing: GradientCheckpointing = null,
+  options: Pick<TrainerSetup, 'gradient_checkpointing' | 'fp16'> & { readonly optim?: Optim } = {},
 ): TrainPlan {
+  const { optim = 'adamw_torch', gradient_checkpointing = null, fp16 } = options;
   if (gradient_checkpointing === null) {
-    const kept = planTraining(limits, model, objective, shapes, optim, false);
+    const planned = (gradient_checkpointing: boolean): TrainPlan =>
+      planTraining(limits, model, objective, shapes, { ...options, gradient_checkpointing });
+    const kept = planned(false);
     const fits = kept.plans.every((one) => one.plan.memory.arena <= limits.maxBufferSize);
-    return fits ? kept : planTraining(limits, model, objective, shapes, optim, true);
+    return fits ? kept : planned(true);
   }
   let trainables: readonly Trainable[] = [];
   const plans = shapes.map((shape) => {
-    const step = trainingStep(model, objective, shape, gradient_checkpointing);
+    const step = trainingStep(model, objective, shape, { gradient_checkpointing, fp16 });
     trainables = step.trainables;
     return { shape, plan: plan(step.graph, limits) };
   });
@@ -115,12 +123,20 @@ export function planTraining(
   };
 }
 
+/** In a checkpoint, beside the tensors on the device. */
+const LOSS_SCALE = 'loss_scale';
+
 export class Trainer {
   step = 0;
   private readonly arena: Arena;
   private readonly training = new Map<string, Program>();
   private evaluation!: Evaluator;
   private update!: Program;
+  /** With fp16 only: the norm that decides whether there is an update, and the scale. */
+  private norm: Program | undefined;
+  private readonly scaler: LossScaler | undefined;
+  /** The step before, where the next one's scale and number depend on it. */
+  private before: Promise<unknown> = Promise.resolve();
 
   private constructor(
     private readonly setup: TrainerSetup,
@@ -129,6 +145,7 @@ export class Trainer {
     private readonly tensors: ReadonlyMap<string, DeviceTensor>,
   ) {
     this.arena = new Arena(setup.device);
+    if (setup.fp16) this.scaler = new LossScaler();
   }
 
   /**
@@ -143,14 +160,7 @@ export class Trainer {
   ): Promise<Trainer> {
     const { device, model, objective } = setup;
     const { optim = 'adamw_torch' } = setup.optimizer;
-    const trainPlan = planTraining(
-      device.limits,
-      model,
-      objective,
-      setup.trainShapes,
-      optim,
-      setup.gradient_checkpointing,
-    );
+    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, { ...setup, optim });
     const flat = await FlatParameters.create(device, trainPlan.trainables, optim);
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);
@@ -163,7 +173,9 @@ export class Trainer {
 
     const trainer = new Trainer(setup, flat, trainPlan, tensors);
     const updatePlan = plan(updateStep(flat.shards, optim), device.limits);
-    for (const one of [...trainPlan.plans, { plan: updatePlan }]) trainer.arena.reserve(one.plan.arenas);
+    const normPlan = setup.fp16 ? plan(normStep(flat.shards), device.limits) : undefined;
+    for (const one of [...trainPlan.plans.map(({ plan }) => plan), updatePlan, ...(normPlan ? [normPlan] : [])])
+      trainer.arena.reserve(one.arenas);
     // before the others are bound: its needs may make the arena grow
     trainer.evaluation = await Evaluator.create(
       device,
@@ -177,23 +189,72 @@ export class Trainer {
     const compile = (one: Plan): Promise<Program> => Program.create(device, one, tensors, trainer.arena, onProgress);
     for (const { shape, plan } of trainPlan.plans) trainer.training.set(keyOf(shape), await compile(plan));
     trainer.update = await compile(updatePlan);
+    if (normPlan) trainer.norm = await compile(normPlan);
     return trainer;
   }
 
   /**
    * One optimiser step over its micro-batches. Everything is submitted before this returns; the numbers come when the
-   * GPU has them, so a caller may submit the next step first.
+   * GPU has them, so a caller may submit the next step first. With fp16 a step waits for the one before it: torch's
+   * GradScaler reads the same one number back.
    */
   submitStep(batches: readonly MicroBatch[], teachers: readonly (TeacherBatch | undefined)[]): Promise<StepResult> {
     const prepared = batches.map((batch) => this.prepare(batch));
-    const counted = prepared.reduce((sum, one) => sum + one.counted, 0);
     const step = this.step++;
-    const micro = prepared.map((one, i) =>
-      this.programFor(one.batch).run(this.inputsOfStep(one, teachers[i], counted, step, i)),
+    if (!this.scaler) return this.submit(prepared, teachers, step);
+    const result = this.before.then(() => this.submitScaled(this.scaler!, prepared, teachers, step));
+    // after a fault nothing more is submitted
+    this.before = result;
+    return result;
+  }
+
+  private submit(
+    prepared: readonly PreparedBatch[],
+    teachers: readonly (TeacherBatch | undefined)[],
+    step: number,
+  ): Promise<StepResult> {
+    const micro = this.accumulate(prepared, teachers, step, 1);
+    const { rate, hyper } = this.settingsOf(step);
+    return this.collect(step + 1, rate, prepared, micro, this.update.run({ hyper }));
+  }
+
+  private async submitScaled(
+    scaler: LossScaler,
+    prepared: readonly PreparedBatch[],
+    teachers: readonly (TeacherBatch | undefined)[],
+    step: number,
+  ): Promise<StepResult> {
+    const { scale } = scaler;
+    const { rate, hyper } = this.settingsOf(step - scaler.skipped);
+    const micro = this.accumulate(prepared, teachers, step, scale);
+    micro.catch(() => undefined); // `collect` tells; the norm may fail first
+    const found = await this.norm!.run({});
+    const finite = Number.isFinite(found.get('norm_squared')![0]!);
+    scaler.update(finite);
+    if (scaler.exhausted) throw new EngineError('half-overflow', `step ${step + 1}`);
+    const updated = finite ? this.update.run({ hyper }) : Promise.resolve(undefined);
+    return this.collect(step + 1, rate, prepared, micro, updated, scale);
+  }
+
+  /** The gradients of a step's micro-batches, summed on the device. */
+  private accumulate(
+    prepared: readonly PreparedBatch[],
+    teachers: readonly (TeacherBatch | undefined)[],
+    step: number,
+    scale: number,
+  ): Promise<Map<string, HostArray>[]> {
+    const counted = prepared.reduce((sum, one) => sum + one.counted, 0);
+    return Promise.all(
+      prepared.map((one, i) =>
+        this.programFor(one.batch).run(this.inputsOfStep(one, teachers[i], counted, step, i, scale)),
+      ),
     );
-    const rate = learningRate(this.setup.schedule, step);
-    const updated = this.update.run({ hyper: hyperOf(this.setup.optimizer, rate, step + 1) });
-    return this.collect(step + 1, rate, prepared, Promise.all(micro), updated);
+  }
+
+  /** @param done steps that the optimiser has seen */
+  private settingsOf(done: number): { rate: number; hyper: Float32Array } {
+    const rate = learningRate(this.setup.schedule, done);
+    return { rate, hyper: hyperOf(this.setup.optimizer, rate, done + 1) };
   }
 
   /** As `Evaluator.evaluate`, with the weights as they are now. */
@@ -207,7 +268,8 @@ export class Trainer {
   /** Where the time of a micro-batch's step goes. Leaves accumulated gradients behind: for measuring only. */
   profile(batch: MicroBatch, teacher: TeacherBatch | undefined, least_ms: number): Promise<ProfileLine[]> {
     const one = this.prepare(batch);
-    return this.programFor(one.batch).profile(this.inputsOfStep(one, teacher, one.counted, 0, 0), least_ms);
+    const inputs = this.inputsOfStep(one, teacher, one.counted, 0, 0, this.scaler?.scale ?? 1);
+    return this.programFor(one.batch).profile(inputs, least_ms);
   }
 
   /** Weights and moments, read back; the GPU has finished all submitted steps by then. */
@@ -218,16 +280,22 @@ export class Trainer {
         tensors.push({ name: `${part}.${i}`, data: await this.setup.device.read(tensor) });
       }
     }
+    if (this.scaler) tensors.push({ name: LOSS_SCALE, data: this.scaler.state });
     return { step: this.step, tensors };
   }
 
   restore(state: TrainerState): void {
     for (const { name, data } of state.tensors) {
+      if (name === LOSS_SCALE && this.scaler) {
+        this.scaler.state = data;
+        continue;
+      }
       const tensor = this.tensors.get(name);
       if (!tensor) throw new RangeError(`the checkpoint holds '${name}', which this run does not train`);
       this.setup.device.write(tensor, data);
     }
     this.step = state.step;
+    this.before = Promise.resolve();
   }
 
   /** What was trained, by name. */
@@ -244,6 +312,7 @@ export class Trainer {
 
   free(): void {
     for (const program of [...this.training.values(), this.update]) program.free();
+    this.norm?.free();
     this.evaluation.free();
     this.flat.free();
     this.arena.free();
@@ -265,10 +334,12 @@ export class Trainer {
     counted: number,
     step: number,
     micro: number,
+    scale: number,
   ): Record<string, HostArray> {
     return {
       ...inputsOf(one, teacher, counted),
-      keep: Float32Array.of(micro === 0 ? 0 : 1),
+      token_scale: Float32Array.of(scale / Math.max(1, counted)),
+      factors: Float32Array.of(micro === 0 ? 0 : 1, 1 / scale),
       seed: Int32Array.of(this.setup.seed, (step * 65536 + micro) | 0),
     };
   }
@@ -278,10 +349,11 @@ export class Trainer {
     rate: number,
     prepared: readonly PreparedBatch[],
     micro: Promise<Map<string, HostArray>[]>,
-    updated: Promise<Map<string, HostArray>>,
+    updated: Promise<Map<string, HostArray> | undefined>,
+    scale = 1,
   ): Promise<StepResult> {
     const [outputs, update] = await Promise.all([micro, updated]);
-    const norm = Math.sqrt(update.get('norm_squared')![0]!);
+    const norm = Math.sqrt(update?.get('norm_squared')![0] ?? 0);
     let loss = 0;
     let entropy = 0;
     let accuracy = 0;
@@ -290,7 +362,7 @@ export class Trainer {
     outputs.forEach((output, i) => {
       const { counted } = prepared[i]!;
       const sums = sumsOf(output.get('sums') as Float32Array);
-      loss += output.get('loss')![0]!;
+      loss += output.get('loss')![0]! / scale;
       entropy += counted === 0 ? 0 : sums.entropy / counted / outputs.length;
       accuracy += counted === 0 ? 0 : sums.correct / counted / outputs.length;
       ce += sums.ce;
@@ -311,6 +383,7 @@ export class Trainer {
       ce: ce / counted,
       kl: kl / counted,
       tokens: prepared.reduce((sum, one) => sum + one.attended, 0),
+      ...(!update && { skipped: true }),
     };
   }
 }

@@ -265,7 +265,7 @@ export const en = {
     startLossWhole: (loss: string) => `Uncut: ${loss}.`,
     ready: 'Ready shapes for a BERT',
     readyAbout:
-      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 has 4 layers of 312 channels and TinyBERT-6 has 6 of 768, both from random weights; DistilBERT-6 keeps six of the teacher’s own layers and learns fastest.',
+      'The teacher reads text and fills gaps in it, as BERT does. TinyBERT-4 keeps 4 layers and the 312 channels that matter most, TinyBERT-6 6 layers and 768 channels; DistilBERT-6 keeps six layers as they are and learns fastest.',
   },
   train: {
     title: {
@@ -349,6 +349,8 @@ export const en = {
     bridge: 'Driven from the command line; closing this page ends it there.',
     afterDone: 'Talk to it',
     software: 'Without a graphics card a step takes longer; all results are the same.',
+    newHead:
+      'The student came without a head that fills gaps and was given a new one of random weights: what it says counts once it has learned.',
     recomputed:
       'To need less memory, each layer is computed again on the way back instead of being kept. A step takes about a third longer; the result is the same.',
     tuned: (kernels: number) =>
@@ -454,7 +456,9 @@ export const en = {
     } as Record<string, string>,
     start: 'Measure',
     working: 'Measuring… other work on this machine makes the figures worse.',
-    peak: (gflops: string, gbps: string) => `At most ${gflops} GFLOP/s, and ${gbps} GB/s read`,
+    peak: (gflops: string, gbps: string) => `A plain loop reaches ${gflops} GFLOP/s, and reads ${gbps} GB/s`,
+    unrolled: (gflops: string, gbps: string) =>
+      `Unrolled loops, which do several rounds’ work in one: ${gflops} GFLOP/s, ${gbps} GB/s`,
     figure: 'Figure',
     rate: 'Rate',
     share: 'Of the most possible',

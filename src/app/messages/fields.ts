@@ -189,7 +189,7 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
     '优化器',
     '优化器；adafactor 和 adamw_8bit 为每个权重保存得更少；sgd_momentum 的动量是 adam_beta1。',
   ],
-  'training.fp16': ['16 位激活', '激活值用 16 位存放，并动态缩放损失。'],
+  'training.fp16': ['16 位激活', '激活值以 16 位保存到反向传播，并动态缩放损失：占用约一半内存，梯度稍欠精确。'],
   'training.logging_strategy': ['记录', '什么时候记录一行数据。'],
   'training.logging_steps': ['记录间隔', '两次记录之间的步数。'],
   'training.eval_strategy': ['训练中评测', '训练时什么时候测评测行。'],

@@ -241,7 +241,7 @@ export const zh: Messages = {
     startLossWhole: (loss) => `裁剪之前：${loss}。`,
     ready: '给 BERT 的现成形状',
     readyAbout:
-      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 有 4 层，每层 312 个通道；TinyBERT-6 有 6 层，每层 768 个，两者都从随机权重开始；DistilBERT-6 留下教师自己的六层，学得最快。',
+      '这位教师像 BERT 一样读文字、填空缺。TinyBERT-4 留下 4 层和最重要的 312 个通道，TinyBERT-6 留下 6 层和 768 个通道；DistilBERT-6 原样留下六层，学得最快。',
   },
   train: {
     title: {
@@ -325,6 +325,7 @@ export const zh: Messages = {
     bridge: '由命令行驱动；关闭本页，那边也会结束。',
     afterDone: '和它对话',
     software: '没有显卡，每一步更慢；结果完全一样。',
+    newHead: '学生原本没有用来填空的输出头，这里给它加了一个随机权重的新头：学过之后，它说的才算数。',
     recomputed: '为了少用内存，每一层在反向计算时重新计算，而不是一直保留。每一步大约慢三分之一；结果完全一样。',
     tuned: (kernels: number) => `有 ${kernels} 种计算改用了在这台设备上实测更快的方式；结果完全一样。`,
   },
@@ -427,7 +428,8 @@ export const zh: Messages = {
     },
     start: '开始测量',
     working: '正在测量……这台机器上的其他工作会让结果变差。',
-    peak: (gflops, gbps) => `上限 ${gflops} GFLOP/s，读取 ${gbps} GB/s`,
+    peak: (gflops, gbps) => `普通循环达到 ${gflops} GFLOP/s，读取 ${gbps} GB/s`,
+    unrolled: (gflops, gbps) => `展开的循环（一轮做几轮的事）：${gflops} GFLOP/s，${gbps} GB/s`,
     figure: '项目',
     rate: '速率',
     share: '占上限的比例',

@@ -102,6 +102,12 @@ export class Graph implements GraphLike {
       : undefined;
   }
 
+  /** Whether it is made of a parameter that is trained. */
+  isTrained(value: Value): boolean {
+    const source = this.sourceOf(value);
+    return source ? source.trainable : value.node.inputs.some((input) => this.isTrained(input));
+  }
+
   constantOf(value: Value): Float32Array | Int32Array | undefined {
     return this.sourceOf(value)?.data;
   }

@@ -11,7 +11,7 @@ import type { OperandWindow } from './windows.ts';
 /** Elements along an axis; a string stands for a size that only the exported model's caller will know. */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
-/** Packed dtypes (packing.ts) hold frozen weights only. */
+/** Packed dtypes (packing.ts) hold frozen weights; f16 also what the backward pass reads of the forward (autodiff.ts). */
 export type DType = 'f32' | 'i32' | PackedDType;
 
 export interface TensorType {
@@ -92,6 +92,10 @@ export interface OpDefinition<A extends Attributes = Attributes> {
    * tensors that lie in windows (windows.ts) go through the kernel window by window, and it does not know.
    */
   readonly rowwise?: boolean;
+  /** It runs as soon as its inputs exist, wherever in the graph it was added. */
+  readonly early?: boolean;
+  /** Outputs that the backward pass needs in full, whatever else is held in 16 bits: what exponents are taken from. */
+  readonly exact?: readonly number[];
 }
 
 /** A tensor as a kernel sees it while it is being written: a type and a name tag for the plan to place. */

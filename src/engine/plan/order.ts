@@ -3,7 +3,7 @@
  *
  * A node runs when an output of the graph needs it or it changes a state. The order is the one they were built in, but
  * nodes that only fold a result into a state (gradient accumulation, the optimiser) run as soon as their inputs exist, so
- * that a weight's gradient does not wait in memory for the end of the backward pass.
+ * that a weight's gradient does not wait in memory for the end of the backward pass; and so do those whose op is `early`.
  */
 import type { Graph } from '../graph/graph.ts';
 import type { Node, Value } from '../graph/types.ts';
@@ -32,19 +32,17 @@ export function order(graph: Graph): Node[] {
     node.outputs.every((value) => !readers.has(value) && !outputs.has(value)) &&
     stateInputs(graph, node).every((value) => readers.get(value)!.length === 1);
 
-  const sinksAfter = new Map<Node | undefined, Node[]>();
-  const placed = graph.nodes.filter((node) => needed.has(node) && !isSink(node));
+  const isEarly = (node: Node): boolean => node.op.early === true || isSink(node);
+  const placed = graph.nodes.filter((node) => needed.has(node) && !isEarly(node));
   const position = new Map(placed.map((node, i) => [node, i]));
+  const earlyAfter = new Map<number, Node[]>();
   for (const node of graph.nodes) {
-    if (!needed.has(node) || !isSink(node)) continue;
+    if (!needed.has(node) || !isEarly(node)) continue;
     const latest = Math.max(-1, ...node.inputs.map((value) => position.get(value.node) ?? -1));
-    const after = latest < 0 ? undefined : placed[latest];
-    sinksAfter.set(after, [...(sinksAfter.get(after) ?? []), node]);
+    position.set(node, latest);
+    earlyAfter.set(latest, [...(earlyAfter.get(latest) ?? []), node]);
   }
-  const ordered = [
-    ...(sinksAfter.get(undefined) ?? []),
-    ...placed.flatMap((node) => [node, ...(sinksAfter.get(node) ?? [])]),
-  ];
+  const ordered = [...(earlyAfter.get(-1) ?? []), ...placed.flatMap((node, i) => [node, ...(earlyAfter.get(i) ?? [])])];
   refuseStaleReads(ordered);
   return ordered;
 }

@@ -92,7 +92,7 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     if (placed?.kind === 'source') return void sources.add(placed.source);
     const life = lifetimes.get(operand);
     lifetimes.set(operand, {
-      bytes: 4 * operand.size,
+      bytes: bytesOf(operand.type),
       first: Math.min(life?.first ?? when, when),
       last: Math.max(life?.last ?? when, when),
     });

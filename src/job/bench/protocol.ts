@@ -30,6 +30,9 @@ export interface BenchSummary {
   /** Rate of the step with all frozen matrices as int8, over the f32 step's; and their bytes over f32's. */
   int8_step_over_f32?: number;
   int8_weight_bytes_over_f32?: number;
+  /** Rate of the step with activations in 16 bits, over the f32 step's; and the bytes of its activations over f32's. */
+  fp16_step_over_f32?: number;
+  fp16_activation_bytes_over_f32?: number;
   planned_over_measured_bytes?: number;
   decode_fraction_of_stream?: number;
   /** Tokens a second of a full training step of a GPT-2 of 4 layers × 128, 8 × 128 tokens. */
@@ -43,8 +46,10 @@ export interface BenchReport {
     readonly architecture: string;
     readonly software: boolean;
   };
+  /** The device's own bounds (bounds.ts), which fractions are of; `unrolled` stands beside them. */
   readonly peak_gflops: number;
   readonly stream_gbps: number;
+  readonly unrolled: { readonly peak_gflops: number; readonly stream_gbps: number };
   readonly results: readonly BenchResult[];
   readonly summary: Readonly<BenchSummary>;
 }

@@ -15,6 +15,7 @@ export function benchTrainer(
   model: StepModel,
   objective: Objective,
   shape: BatchShape,
+  fp16 = false,
 ): Promise<Trainer> {
   return Trainer.create(
     {
@@ -26,6 +27,7 @@ export function benchTrainer(
       seed: 1,
       trainShapes: [shape],
       evalShapes: [],
+      fp16,
     },
     async (place) => randomWeights(device, model.options, place),
   );

@@ -37,7 +37,7 @@ export async function teacherOnDevice(
     const tensors = await loadParameters(device, model, undefined, onProgress);
     return deviceModel(device, model.options, tensors, undefined);
   }
-  const whole = fitted(model, await openAdapter(context, 'teacher.adapter', place), place);
+  const whole = await fitted(model, await openAdapter(context, 'teacher.adapter', place), place);
   const tensors = await loadParameters(device, whole.model, undefined, onProgress);
   loadAdapter(device, whole.model.options, whole.adapter, place, tensors);
   return deviceModel(device, whole.model.options, tensors, {

@@ -40,6 +40,13 @@ describe('log lines', () => {
     });
   });
 
+  it('count the steps that were skipped since the last line, where any were', () => {
+    const log = new LogLines(settings);
+    const lines = [1, 2, 3, 4, 5, 6].map((step) => log.add({ ...result(step), ...(step < 3 && { skipped: true }) }));
+    expect(lines[2]).toMatchObject({ step: 3, skipped_steps: 2 });
+    expect(lines[5]).not.toHaveProperty('skipped_steps');
+  });
+
   it('are the same to the bit where a run went on from a checkpoint', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 11 }), fc.integer({ min: 1, max: 5 }), (at, every) => {

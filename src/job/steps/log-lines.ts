@@ -1,6 +1,7 @@
 /**
  * Log lines as transformers' Trainer and TRL's SFTTrainer write them: `loss` and the means are over the steps since the
- * last line, `grad_norm` and `learning_rate` are the last step's, `num_tokens` counts from the start.
+ * last line, `grad_norm` and `learning_rate` are the last step's, `num_tokens` counts from the start. `skipped_steps`, of fp16
+ * alone, counts those since the last line whose gradients overflowed.
  */
 import type { EvalResult } from '../../train/evaluator.ts';
 import type { StepResult } from '../../train/trainer.ts';
@@ -37,6 +38,7 @@ export class LogLines {
     this.tokens += result.tokens;
     this.steps++;
     for (const name of MEANS) this.sums[name] = (this.sums[name] ?? 0) + result[name];
+    if (result.skipped) this.sums.skipped = (this.sums.skipped ?? 0) + 1;
     const { every, teacher } = this.settings;
     if (every === undefined || result.step % every !== 0) return undefined;
     const mean = (name: (typeof MEANS)[number]): number => this.sums[name]! / this.steps;
@@ -51,6 +53,7 @@ export class LogLines {
       entropy: mean('entropy'),
       ...(teacher && { kl: mean('kl') }),
       ce: mean('ce'),
+      ...(this.sums.skipped && { skipped_steps: this.sums.skipped }),
       num_tokens: this.tokens,
       tokens_per_second: (this.tokens - this.clock.tokens) / Math.max(1e-3, now - this.clock.at),
     };

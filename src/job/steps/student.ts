@@ -10,10 +10,12 @@ import type { TensorFile } from '../../formats/tensor-file.ts';
 import { addTokens, growVocabulary, trainedTokens, type AddedTokens } from '../../models/add-tokens.ts';
 import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { compress as compressed, keptLayers } from '../../models/compress.ts';
+import type { EncoderOptions } from '../../models/encoder.ts';
 import { heldAs } from '../../models/held.ts';
 import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openAnyModel, type Model } from '../../models/model.ts';
+import { withNewHead } from '../../models/new-head.ts';
 import { trimFolder, trimVocabulary } from '../../models/trim-vocabulary.ts';
 import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
@@ -33,6 +35,8 @@ export interface Student {
   readonly trainable: number;
   /** Numbers that its layers had in the model that was cut. */
   readonly layers?: readonly number[];
+  /** Of an encoder that came without a masked-LM head and was given a random one. */
+  readonly newHead: boolean;
 }
 
 export interface StudentAdapter {
@@ -44,7 +48,7 @@ export interface StudentAdapter {
 
 export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
-  const whole = await baseOf(context);
+  const { model: whole, newHead } = await wholeOf(context);
   await refuseOtherThanRows(context, whole);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
@@ -67,6 +71,7 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
     },
     parameters,
     trainable,
+    newHead,
     ...(compress &&
       compress.init !== 'scratch' && {
         layers: keptLayers(whole.options.num_hidden_layers, compress, context.recipeFile, context.importance),
@@ -77,6 +82,18 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
 
 /** The model that is cut, or the student as it is. */
 export async function baseOf(context: RecipeContext): Promise<Model<ModelOptions>> {
+  return (await wholeOf(context)).model;
+}
+
+async function wholeOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
+  const model = await storedBase(context);
+  const { lora, seed } = context.recipe;
+  // an adapter would leave the new head as random as it is
+  const newHead = isEncoder(model.options) && !model.options.head && lora === null;
+  return { model: newHead ? withNewHead(model as Model<EncoderOptions>, seed) : model, newHead };
+}
+
+async function storedBase(context: RecipeContext): Promise<Model<ModelOptions>> {
   const { student, teacher } = context.recipe;
   if (student.compress?.from === 'teacher' && teacher.kind === 'engine') {
     const model = await openAnyModel(await context.sources.model('teacher.model', teacher.model, teacher.revision));
@@ -118,8 +135,8 @@ async function refuseOtherThanRows(context: RecipeContext, { name, options }: Mo
     throw new InputError(
       name,
       'masked-LM head',
-      'there is none, so there is nothing to learn by',
-      'a model with its head',
+      'there is none, and an adapter alone can’t teach a new one',
+      'a model with its head, or lora: null, which trains all weights and a new head with them',
     );
   }
 }
@@ -139,7 +156,7 @@ async function withAdapter(
   const { lora, seed, student } = context.recipe;
   const given = student.adapter === null ? undefined : await openAdapter(context, 'student.adapter', student.adapter);
   if (lora === null) {
-    return { model: given ? merged(base, { name: student.adapter!, adapter: given }) : base, adapter: null };
+    return { model: given ? await merged(base, { name: student.adapter!, adapter: given }) : base, adapter: null };
   }
   if (given) {
     if (added.count > 0) {
@@ -150,7 +167,7 @@ async function withAdapter(
         'no tokens to add, or no adapter',
       );
     }
-    const { model, adapter } = fitted(base, given, student.adapter!);
+    const { model, adapter } = await fitted(base, given, student.adapter!);
     const settings = loraSettings(adapter.config, lora.lora_dropout);
     refuseMisfit(model, settings, adapter.tensors, student.adapter!);
     return {
@@ -237,8 +254,8 @@ function refuseMisfit(
   }
 }
 
-function merged(base: Model<ModelOptions>, { name, adapter: given }: NamedAdapter): Model<ModelOptions> {
-  const { model, adapter } = fitted(base, given, name);
+async function merged(base: Model<ModelOptions>, { name, adapter: given }: NamedAdapter): Promise<Model<ModelOptions>> {
+  const { model, adapter } = await fitted(base, given, name);
   const named = { name, adapter };
   return { ...model, weights: readable(model.weights, mergeAdapters(model.weights, [named], model.options)) };
 }

@@ -125,7 +125,12 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
 function refuseOtherKind(run: ActiveRun, { name, options }: Model<ModelOptions>, { prepared }: RunData): void {
   if (isEncoder(options) === prepared.masked) {
     if (!isEncoder(options) || options.head) return;
-    throw new InputError(name, 'masked-LM head', 'there is none, so it has no logits', 'a teacher with its head');
+    throw new InputError(
+      name,
+      'masked-LM head',
+      'there is none, so it has no logits',
+      'a teacher with its head: a run of this model without a teacher and with lora: null makes and trains one',
+    );
   }
   const { model } = run.recipe.student;
   throw prepared.masked

@@ -123,6 +123,7 @@ export function trainerSetup(
     objective,
     optimizer: training,
     gradient_checkpointing: training.gradient_checkpointing,
+    fp16: training.fp16,
     schedule: {
       lr_scheduler_type: training.lr_scheduler_type,
       learning_rate: training.learning_rate,
@@ -143,14 +144,7 @@ async function makeTrainer(
 ): Promise<Trainer> {
   const shapes = shapesOf(data, run.recipe);
   const setup = trainerSetup(run.recipe, student, objective, total_steps);
-  const { plans, flops } = planTraining(
-    device.limits,
-    setup.model,
-    objective,
-    shapes.train,
-    setup.optimizer.optim,
-    setup.gradient_checkpointing,
-  );
+  const { plans, flops } = planTraining(device.limits, setup.model, objective, shapes.train, run.recipe.training);
   const all = flops * total_steps * run.recipe.training.gradient_accumulation_steps;
   const tuned = await tuneFor(
     run.host,

@@ -15,7 +15,7 @@ import { expectClose, testDevice } from '../../engine/testing.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
 import { parseAdapterConfig } from '../../formats/peft.ts';
 import { openSafetensors } from '../../formats/safetensors.ts';
-import { decoder, logitsOf, trainsHead } from '../decoder.ts';
+import { decoder, logitsOf } from '../decoder.ts';
 import { Generator } from '../generate.ts';
 import { sequenceLogits } from '../logits.ts';
 import { pickToken } from '../sampling.ts';
@@ -65,7 +65,7 @@ async function computed(
     label_smoothing: 0,
     softcap: options.final_logit_softcapping,
     hiddenGradient: true,
-    weightGradient: !adapted || trainsHead(options, { settings: adapter, trainable: true }),
+    weightGradient: graph.isTrained(head),
   });
   graph.output('loss', loss);
   const trained = graph.parameters().filter(({ trainable }) => trainable);

@@ -1,7 +1,7 @@
 /** The tiny encoders of the fixtures (train/masked-lm.test.ts) as model folders with a tokenizer, in memory. */
 import { readFileSync } from 'node:fs';
 import { MemorySource, type FileSource } from '../../formats/byte-source.ts';
-import { openSafetensors } from '../../formats/safetensors.ts';
+import { openSafetensors, writeSafetensors } from '../../formats/safetensors.ts';
 import type { TensorFile } from '../../formats/tensor-file.ts';
 
 export type TinyEncoder = 'bert' | 'distilbert';
@@ -15,9 +15,12 @@ export async function encoderFixture(name: TinyEncoder): Promise<TensorFile> {
   return openSafetensors(new MemorySource(name, bytes));
 }
 
-export async function tinyEncoderFolder(name: TinyEncoder): Promise<FileSource> {
-  const { metadata } = await encoderFixture(name);
-  const weights = Uint8Array.from(readFileSync(new URL(`./${name}.fixture.safetensors`, import.meta.url)));
+/** @param bare without the masked-LM head, and names without the prefix: as BertModel is published */
+export async function tinyEncoderFolder(name: TinyEncoder, bare = false): Promise<FileSource> {
+  const { metadata, ...file } = await encoderFixture(name);
+  const weights = bare
+    ? await bareWeights(file, `${name}.`)
+    : Uint8Array.from(readFileSync(new URL(`./${name}.fixture.safetensors`, import.meta.url)));
   const json = (value: unknown): Uint8Array<ArrayBuffer> => new TextEncoder().encode(JSON.stringify(value));
   const files: Readonly<Record<string, Uint8Array<ArrayBuffer>>> = {
     'config.json': new TextEncoder().encode(metadata.config!),
@@ -25,12 +28,29 @@ export async function tinyEncoderFolder(name: TinyEncoder): Promise<FileSource> 
     'tokenizer.json': json(tokenizer()),
     'tokenizer_config.json': json({ tokenizer_class: 'BertTokenizer' }),
   };
-  const folder = `./${name}`;
+  const folder = bare ? `./bare-${name}` : `./${name}`;
   return {
     name: folder,
     open: async (path) =>
       Object.hasOwn(files, path) ? new MemorySource(`${folder}/${path}`, files[path]!) : undefined,
   };
+}
+
+async function bareWeights(
+  file: Pick<TensorFile, 'tensors' | 'readF32'>,
+  prefix: string,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const names = [...file.tensors.keys()].filter((name) => name.startsWith(prefix));
+  return writeSafetensors(
+    await Promise.all(
+      names.map(async (name) => ({
+        name: name.slice(prefix.length),
+        dtype: 'F32' as const,
+        shape: file.tensors.get(name)!.shape,
+        data: await file.readF32(name),
+      })),
+    ),
+  );
 }
 
 function tokenizer(): unknown {

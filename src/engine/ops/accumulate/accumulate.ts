@@ -1,6 +1,6 @@
 /**
- * state = keep · state + g, in place: gradients summed over micro-batches. With keep 0 the old content is not read at
- * all, so that a NaN of an abandoned step cannot survive.
+ * state = keep · state + take · g, in place: gradients summed over micro-batches, and a scaled loss's scaled back. With keep 0
+ * the old content is not read at all, so that a NaN of an abandoned step cannot survive.
  */
 import { bytesOf, sameShape, showType, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
@@ -16,19 +16,19 @@ export const accumulateOp: OpDefinition = {
     return [state!];
   },
 
-  cost: ([state]) => ({ flops: 2 * sizeOf(state!.shape), bytes: 3 * bytesOf(state!) }),
+  cost: ([state]) => ({ flops: 3 * sizeOf(state!.shape), bytes: 3 * bytesOf(state!) }),
 
-  reference([state, g, keep]) {
-    const factor = keep!.data[0]!;
+  reference([state, g, factors]) {
+    const [keep, take] = factors!.data as unknown as [number, number];
     return [
       {
         shape: state!.shape,
-        data: g!.data.map((value, i) => (factor === 0 ? value : factor * state!.data[i]! + value)),
+        data: g!.data.map((value, i) => take * value + (keep === 0 ? 0 : keep * state!.data[i]!)),
       },
     ];
   },
 
-  kernel({ inputs: [state, g, keep] }) {
+  kernel({ inputs: [state, g, factors] }) {
     const grid = flatGrid(state!.size);
     return [
       {
@@ -36,12 +36,12 @@ export const accumulateOp: OpDefinition = {
         bindings: [
           { name: 'sum', operand: state!, access: 'write' },
           { name: 'g', operand: g!, access: 'read' },
-          { name: 'keep', operand: keep!, access: 'read' },
+          { name: 'factors', operand: factors!, access: 'read' },
         ],
         code: `${grid.entry} {
   ${grid.index}
-  var value = g[i];
-  if (keep[0] != 0.0) { value += keep[0] * sum[i]; }
+  var value = factors[1] * g[i];
+  if (factors[0] != 0.0) { value += factors[0] * sum[i]; }
   sum[i] = value;
 }`,
         workgroups: grid.workgroups,
@@ -50,7 +50,7 @@ export const accumulateOp: OpDefinition = {
   },
 };
 
-/** @param keep f32[1] */
-export function accumulate(state: Value, g: Value, keep: Value): Value {
-  return state.graph.apply(accumulateOp, [state, g, keep])[0]!;
+/** @param factors f32[2]: keep and take */
+export function accumulate(state: Value, g: Value, factors: Value): Value {
+  return state.graph.apply(accumulateOp, [state, g, factors])[0]!;
 }

@@ -33,6 +33,7 @@ const DECODE_QUERIES = 4;
 
 export const attentionOp: OpDefinition<AttentionAttributes> = {
   name: 'attention',
+  exact: [1],
 
   infer([q, k, v, querySegments, keySegments, past], { heads, kv_heads, head_dim, softcap }) {
     const refuse = (what: string): never => {

@@ -1,7 +1,7 @@
 /**
  * A whole LoRA step of SmolLM2-135M's shape, 512 tokens, or of a sixth of it where there is no GPU, by the trainer itself:
  * against the rate of the step's own matmuls, JavaScript's share of it, what distilling from a cache adds, what weights held as
- * int8 cost and save, and planned against allocated bytes.
+ * int8 and activations in 16 bits cost and save, and planned against allocated bytes.
  */
 import type { Bench } from '../suite.ts';
 import type { DecoderOptions } from '../../../models/decoder.ts';
@@ -27,19 +27,20 @@ export async function stepSuite(bench: Bench): Promise<void> {
   // forward 2N and activations' gradients 2N a token; causal attention 2 T d a token and layer forward, 2.5 times that backward
   const flops = TOKENS * (4 * N + 7 * layers * TOKENS * heads * head_dim);
 
-  const trainerOf = (of: DecoderOptions, objective: Objective): Promise<Trainer> =>
+  const trainerOf = (of: DecoderOptions, objective: Objective, fp16 = false): Promise<Trainer> =>
     benchTrainer(
       device,
       { options: of, adapter: { settings: LORA, trainable: true }, trainable: () => false },
       objective,
       { rows: 1, length: TOKENS },
+      fp16,
     );
   const batchOf = (of: DecoderOptions): ReturnType<typeof batch> => batch(of, { rows: 1, length: TOKENS });
 
   const before = device.liveBytes;
   const ce = await trainerOf(options, CE);
   const measured = device.liveBytes - before;
-  const { weights_bytes } = ce.trainPlan;
+  const { weights_bytes, activations_bytes } = ce.trainPlan;
   summary.planned_over_measured_bytes = ce.trainPlan.total_bytes / measured;
   const plain = await stepsOf(ce, batchOf(options), undefined, (words) => tell(`step, cross-entropy: ${words}`));
   tell('step: each kernel alone');
@@ -100,6 +101,21 @@ export async function stepSuite(bench: Bench): Promise<void> {
     gflops: flops / eight.ms / 1e6,
     bytes: packed.trainPlan.weights_bytes,
     tokens_per_second: (1000 * TOKENS) / eight.ms,
+  });
+
+  const halved = await trainerOf(options, CE, true);
+  const half = await stepsOf(halved, batchOf(options), undefined, (words) => tell(`step, fp16: ${words}`));
+  summary.fp16_step_over_f32 = plain.ms / half.ms;
+  summary.fp16_activation_bytes_over_f32 = halved.trainPlan.activations_bytes / activations_bytes;
+  const { activations_bytes: bytes } = halved.trainPlan;
+  halved.free();
+  add({
+    suite: 'step',
+    name: 'the same, cross entropy, activations in 16 bits (fp16)',
+    ms: half.ms,
+    gflops: flops / half.ms / 1e6,
+    bytes,
+    tokens_per_second: (1000 * TOKENS) / half.ms,
   });
 
   await gptStep(bench);

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { readAnyArchitecture } from '../models/architectures/index.ts';
-import { compress } from '../models/compress.ts';
-import { baseParameters, countParameters, type Model } from '../models/model.ts';
-import { parseRecipe } from './parse.ts';
-import { READY_STUDENTS, readyStudentOf, withReadyStudent, type ReadyStudent } from './ready-students.ts';
-import type { RecipeInput } from './schema.ts';
+import { readAnyArchitecture } from './architectures/index.ts';
+import { compress, keptLayers } from './compress.ts';
+import { baseParameters, countParameters, type Model } from './model.ts';
+import { parseRecipe } from '../recipe/parse.ts';
+import { READY_STUDENTS, readyStudent, readyStudentOf, withReadyStudent } from './ready-students.ts';
+import type { RecipeInput } from '../recipe/schema.ts';
 
 const recipe: RecipeInput = {
   student: { model: 'other' },
@@ -32,24 +32,22 @@ function bertBase(): Model<ReturnType<typeof readAnyArchitecture>> {
 }
 
 describe('ready students', () => {
-  it.each(Object.keys(READY_STUDENTS) as ReadyStudent[])(
-    '%s is a recipe that says so, cut out of its teacher',
-    (name) => {
-      const filled = parseRecipe(withReadyStudent(recipe, name), 'r');
-      expect(filled.student).toMatchObject({ model: 'bert-base-uncased', compress: { from: 'teacher' } });
-      expect(filled.lora).toBeNull();
-      expect(readyStudentOf(withReadyStudent(recipe, name))).toBe(name);
-      expect(readyStudentOf(recipe)).toBeUndefined();
-    },
-  );
+  it.each(READY_STUDENTS)('%s is a recipe that says so, cut out of its teacher', (name) => {
+    const filled = parseRecipe(withReadyStudent(recipe, name, 12), 'r');
+    expect(filled.student).toMatchObject({ model: 'bert-base-uncased', compress: { from: 'teacher' } });
+    expect(filled.lora).toBeNull();
+    expect(readyStudentOf(withReadyStudent(recipe, name, 12), 12)).toBe(name);
+    expect(readyStudentOf(recipe, 12)).toBeUndefined();
+  });
 
   // the papers say 14.5M, 67M and 66M: theirs have a pooler and no masked-LM head, ours the head and no pooler
   it.each([
-    ['TinyBERT-4', 14.4e6],
-    ['TinyBERT-6', 67e6],
-    ['DistilBERT-6', 67e6],
-  ] as const)('%s of BERT-base has %d numbers', (name, count) => {
-    const student = compress(bertBase(), READY_STUDENTS[name], 1, 'r');
+    ['TinyBERT-4', 14.4e6, [0, 4, 7, 11]],
+    ['TinyBERT-6', 67e6, [0, 2, 4, 7, 9, 11]],
+    ['DistilBERT-6', 67e6, [0, 2, 4, 7, 9, 11]],
+  ] as const)('%s of BERT-base has %d numbers', (name, count, layers) => {
+    expect(keptLayers(12, readyStudent(name, 12), 'r')).toEqual(layers);
+    const student = compress(bertBase(), readyStudent(name, 12), 1, 'r');
     expect(Math.abs(countParameters(student.parameters) / count - 1)).toBeLessThan(0.01);
   });
 });

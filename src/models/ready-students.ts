@@ -1,0 +1,48 @@
+/**
+ * Ready shapes of a student for a teacher like BERT, by the papers' names and sizes. DistilBERT (Sanh et al. 2019, §3) takes
+ * every other layer of its teacher, for twelve layers 0, 2, 4, 7, 9 and 11. TinyBERT (Jiao et al. 2020, §4.1) starts its
+ * students from random weights, and has two long trainings to make up for it; here they start from evenly spaced layers and
+ * the teacher's most important channels, which is far ahead after fifty steps (docs/design.md). All weights are trained: an
+ * adapter can't mend what was cut.
+ */
+import type { RecipeInput } from '../recipe/schema.ts';
+import { evenLayers, type Compression } from './compress.ts';
+
+type Compress = Compression & Pick<NonNullable<RecipeInput['student']['compress']>, 'from'>;
+
+const TINYBERT = { num_attention_heads: 12, init: 'importance', from: 'teacher' } as const;
+
+const READY = {
+  'TinyBERT-4': { ...TINYBERT, num_hidden_layers: 4, hidden_size: 312, intermediate_size: 1200 },
+  'TinyBERT-6': { ...TINYBERT, num_hidden_layers: 6, hidden_size: 768, intermediate_size: 3072 },
+  'DistilBERT-6': { num_hidden_layers: 6, init: 'even', from: 'teacher' },
+} as const satisfies Readonly<Record<string, Compress>>;
+
+export type ReadyStudent = keyof typeof READY;
+export const READY_STUDENTS = Object.keys(READY) as ReadyStudent[];
+
+/**
+ * What makes this student of a teacher with so many layers. Which layers TinyBERT keeps is said here, because by their angles
+ * an encoder's are chosen worse than evenly. A teacher that has too few is refused when the run starts, in words.
+ */
+export function readyStudent(name: ReadyStudent, teacherLayers: number): Compress {
+  const shape = READY[name];
+  const { num_hidden_layers: count, init } = shape;
+  if (init === 'even' || count > teacherLayers) return shape;
+  return { ...shape, layers: evenLayers(teacherLayers, count) };
+}
+
+/** The recipe with this student, cut out of its teacher. */
+export function withReadyStudent(recipe: RecipeInput, name: ReadyStudent, teacherLayers: number): RecipeInput {
+  const { teacher } = recipe;
+  if (teacher?.kind !== 'engine') throw new RangeError('a ready student is cut out of a teacher');
+  const { model, revision } = teacher;
+  return { ...recipe, student: { model, revision, compress: readyStudent(name, teacherLayers) }, lora: null };
+}
+
+/** Which of them a recipe's student is. */
+export function readyStudentOf({ student }: RecipeInput, teacherLayers: number): ReadyStudent | undefined {
+  const { compress } = student;
+  const text = (of: object): string => JSON.stringify(Object.entries(of).sort());
+  return READY_STUDENTS.find((name) => compress && text(readyStudent(name, teacherLayers)) === text(compress));
+}
