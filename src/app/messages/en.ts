@@ -186,6 +186,8 @@ export const en = {
     problem: (line: number, what: string) => `line ${line}: ${what}`,
     andMore: (n: number) => `and ${count(n)} more`,
     mask: 'What counts',
+    gapsAbout:
+      'Tinted: what is hidden, or put in another’s place, for the student to guess. The [loss] looks at the tinted tokens alone.',
     maskAbout:
       'Tinted: what the student learns to say. Plain: what it only reads. The [loss] looks at the tinted tokens alone.',
     noTokens: 'Choose a student to see these rows as its tokens.',
@@ -259,7 +261,7 @@ export const en = {
     keepTokensOfRows: 'the tokens of the rows',
     startLoss: 'Measure what it still knows',
     startLossAbout:
-      'Its loss before it learns: how surprised it is by each next word. Lower is better. Takes about a minute.',
+      'Its loss before it learns: how surprised it is by each word that it has to guess. Lower is better. Takes about a minute.',
     startLossGoing: (done: number, of: number) => (of === 1 ? 'Measuring…' : `Measuring, model ${done + 1} of ${of}…`),
     startLossIs: (loss: string, rows: number) => `Loss at the start: ${loss}, over ${plural(rows, 'row')}.`,
     startLossWhole: (loss: string) => `Uncut: ${loss}.`,
