@@ -336,9 +336,10 @@ const api: JobApi = {
       ],
     };
   },
-  async estimate() {
+  async estimate({ student }) {
     await wait(150);
-    return ESTIMATE;
+    if (student.compress?.vocabulary !== 'data') return ESTIMATE;
+    return { ...ESTIMATE, student_parameters: 339_000, vocabulary: { kept: 1234, of: 49152 } };
   },
   async run(id, onEvent) {
     halt = undefined;

@@ -68,6 +68,8 @@ export interface Estimate {
   readonly teacher_parameters?: number;
   readonly student_parameters?: number;
   readonly trainable_parameters?: number;
+  /** Tokens of the student, and of the tokenizer, where the vocabulary is trimmed. */
+  readonly vocabulary?: { readonly kept: number; readonly of: number };
   readonly train_rows?: number;
   readonly eval_rows?: number;
 }
@@ -128,6 +130,8 @@ export interface Report {
     counted_share: number;
     train_rows: number;
     eval_rows: number;
+    /** Tokens that stay, where the student's vocabulary is trimmed. */
+    vocabulary?: { kept: number; of: number };
   };
   readonly teacher: {
     kind: string;

@@ -136,6 +136,8 @@ export const en = {
     teacher: 'Teacher',
     student: 'Student',
     trained: 'of which trained',
+    vocabulary: 'its tokens',
+    tokensLeft: (kept: number, of: number) => `${count(kept)} of ${count(of)}`,
     parameters: (n: number) => parameters(n),
     withScore: (n: number, right: number) => `${parameters(n)} · ${percent(right)}`,
   },
@@ -255,6 +257,8 @@ export const en = {
     whole: 'The whole model is kept.',
     cutSummary: (parts: string) => `Kept: ${parts}.`,
     keepLayers: (n: number) => plural(n, 'layer'),
+    keepTokens: (kept: number, of: number) => `${count(kept)} of ${count(of)} tokens`,
+    keepTokensOfRows: 'the tokens of the rows',
     startLoss: 'Measure what it still knows',
     startLossAbout:
       'Its loss before it learns: how surprised it is by each word that it has to guess. Lower is better. Takes about a minute.',
