@@ -108,8 +108,21 @@ describe('a server that does not serve', () => {
       'Ollama',
       {},
       'URL: gives no log probabilities of a text that it is given: ' +
-        'vLLM, SGLang or llama.cpp’s own server (Ollama and hosted models give none)',
+        'vLLM, SGLang or llama.cpp’s own server (that of llama-cpp-python, Ollama and hosted models give none)',
     ));
+
+  it('gives none, and calls a question that it does not understand a fault of its own', async () => {
+    const opening = await open('Ollama', { pausesMs: [] });
+    server.instead = (path, response) => {
+      if (path !== '/v1/completions') return false;
+      // as llama-cpp-python 0.3.36 answers a prompt of token ids
+      const message =
+        "4 validation errors:\n  {'type': 'string_type', 'loc': ('body', 'prompt', 'str'), 'msg': 'Input should be a valid string'}";
+      send(response, 500, { error: { message, type: 'internal_server_error', param: null, code: null } });
+      return true;
+    };
+    await expect(opening()).rejects.toThrow('gives no log probabilities of a text that it is given');
+  });
 
   it('wants a key, and says which it got', async () => {
     const opening = await open('vLLM', { key: 'sk-very-secret' });

@@ -36,7 +36,7 @@ export class EndpointTeacher {
     if (!said) {
       throw server.fault(
         'gives no log probabilities of a text that it is given',
-        'vLLM, SGLang or llama.cpp’s own server (Ollama and hosted models give none)',
+        'vLLM, SGLang or llama.cpp’s own server (that of llama-cpp-python, Ollama and hosted models give none)',
       );
     }
     await refuseOtherTokenizer(server, named.model, said, asked.tokenizer, asked.rows);

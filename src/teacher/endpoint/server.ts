@@ -156,9 +156,10 @@ export class EndpointServer {
   }
 
   private refused(response: Response, text: string): Again {
-    const { status } = response;
     const said = saidIn(text);
-    const what = `answered ${`${status} ${response.statusText}`.trim()}${said === '' ? '' : ` (${said})`}`;
+    // llama-cpp-python's server has 500 for a request that it does not understand, where others have 422
+    const status = response.status === 500 && /\bvalidation errors?:/.test(said) ? 422 : response.status;
+    const what = `answered ${`${response.status} ${response.statusText}`.trim()}${said === '' ? '' : ` (${said})`}`;
     if (status === 429 || status >= 500) {
       return new Again(what, 'a server that has time for us', 'other', status, retryAfter(response.headers));
     }
