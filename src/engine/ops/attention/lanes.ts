@@ -41,8 +41,14 @@ const shared = (name: string, c: number, lanes: number): string =>
 const vector = (problem: Problem, scalar: string): string =>
   problem.width === 1 ? scalar : `${problem.element}(${scalar})`;
 
-/** Declares `name`: the product of this lane's row `own`0 .. with the row that is handed round. */
-function dotProduct(problem: Problem, lanes: number, name: string, own: string, share: string): string {
+/** Declares `name`0 ..: the row that is handed round, once for all that read it, because SwiftShader's compiler would do it again. */
+const handRound = (problem: Problem, lanes: number, name: string, share: string): string =>
+  range(problem.vectors)
+    .map((c) => `let ${name}${c} = ${shared(share, c, lanes)};`)
+    .join('\n    ');
+
+/** Declares `name`: the product of this lane's row `own`0 .. with the row `handed`(0) .. */
+function dotProduct(problem: Problem, name: string, own: string, handed: (c: number) => string): string {
   const { vectors, element, width } = problem;
   const sum = [
     '',
@@ -53,15 +59,15 @@ function dotProduct(problem: Problem, lanes: number, name: string, own: string, 
   ];
   return `var ${name}_v = ${element}();
     ${range(vectors)
-      .map((c) => `${name}_v = fma(${own}${c}, ${shared(share, c, lanes)}, ${name}_v);`)
+      .map((c) => `${name}_v = fma(${own}${c}, ${handed(c)}, ${name}_v);`)
       .join('\n    ')}
     let ${name} = ${sum[width]};`;
 }
 
-/** Statements: `name`c += factor · the row that is handed round. */
-function addRow(problem: Problem, lanes: number, name: string, factor: string, share: string): string {
+/** Statements: `name`c += factor · `handed`c. */
+function addRow(problem: Problem, name: string, factor: string, handed: string): string {
   return range(problem.vectors)
-    .map((c) => `${name}${c} = fma(${vector(problem, factor)}, ${shared(share, c, lanes)}, ${name}${c});`)
+    .map((c) => `${name}${c} = fma(${vector(problem, factor)}, ${handed}${c}, ${name}${c});`)
     .join('\n    ');
 }
 
@@ -94,7 +100,7 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
     let row_${n} = ${keyRow(`key_${n}`)};
     ${loadShare(problem, lanes, `k${n}_`, 'k', `row_${n}`)}
     ${loadShare(problem, lanes, `v${n}_`, 'v', `row_${n}`)}
-    ${dotProduct(problem, lanes, `dot_${n}`, 'q_', `k${n}_`)}
+    ${dotProduct(problem, `dot_${n}`, 'q_', (c) => shared(`k${n}_`, c, lanes))}
     let seen_${n} = ${sees(problem, 'i32(query) + past', `i32(key_${n})`, 'of_query', `of_key_${n}`)};
     let s_${n} = select(-1e30, ${score(problem, `dot_${n}`)}, seen_${n});`,
     )
@@ -167,13 +173,14 @@ export function laneQueryGradient(problem: Problem, lanes: number, outputs: read
     let of_key = key_segments[wid.z * ${S}u + key];
     ${loadShare(problem, lanes, 'k_', 'k', 'key_row')}
     ${loadShare(problem, lanes, 'v_', 'v', 'key_row')}
-    ${dotProduct(problem, lanes, 's', 'q_', 'k_')}
-    ${dotProduct(problem, lanes, 'dp', 'g_', 'v_')}
+    ${handRound(problem, lanes, 'key_', 'k_')}
+    ${dotProduct(problem, 's', 'q_', (c) => `key_${c}`)}
+    ${dotProduct(problem, 'dp', 'g_', (c) => shared('v_', c, lanes))}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'of_query', 'of_key')};
     let score = ${score(problem, 's')};
     let p = exp(select(-80.0, score - about.x, seen));
     let ds = select(0.0, p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')}, seen);
-    ${addRow(problem, lanes, 'dq_', 'ds', 'k_')}
+    ${addRow(problem, 'dq_', 'ds', 'key_')}
   }
   if (query < ${T}u) {
     ${range(vectors)
@@ -209,14 +216,16 @@ export function laneKeyValueGradient(problem: Problem, lanes: number, outputs: r
       let about = rows[(wid.z * ${heads}u + head) * ${T}u + query];
     ${loadShare(problem, lanes, 'q_', 'q', 'query_row')}
     ${loadShare(problem, lanes, 'g_', 'g', 'query_row')}
-    ${dotProduct(problem, lanes, 's', 'k_', 'q_')}
-    ${dotProduct(problem, lanes, 'dp', 'v_', 'g_')}
+    ${handRound(problem, lanes, 'query_', 'q_')}
+    ${handRound(problem, lanes, 'gradient_', 'g_')}
+    ${dotProduct(problem, 's', 'k_', (c) => `query_${c}`)}
+    ${dotProduct(problem, 'dp', 'v_', (c) => `gradient_${c}`)}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'i32(about.z)', 'of_key')};
     let score = ${score(problem, 's')};
     let p = select(0.0, exp(select(-80.0, score - about.x, seen)), seen);
     let ds = p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')};
-    ${addRow(problem, lanes, 'dv_', 'p', 'g_')}
-    ${addRow(problem, lanes, 'dk_', 'ds', 'q_')}
+    ${addRow(problem, 'dv_', 'p', 'gradient_')}
+    ${addRow(problem, 'dk_', 'ds', 'query_')}
     }
   }
   if (key < ${S}u) {
