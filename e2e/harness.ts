@@ -1,12 +1,14 @@
 /**
  * What the browser tests share: the built page on the real server in a real browser, with everything that it complains of and
- * every request that leaves the machine written down; and the command line as a process that can be killed.
+ * every request that leaves the machine written down; a module of the sources in an empty page; and the command line as a
+ * process that can be killed.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { BrowserContext, Page } from 'playwright-core';
+import { chromium, type BrowserContext, type Page } from 'playwright-core';
+import { createServer } from 'vite';
 import { inject } from 'vitest';
 import { launchWithGpu } from '../src/cli/browser.ts';
 import type { FoundBrowser } from '../src/cli/command.ts';
@@ -20,6 +22,8 @@ declare module 'vitest' {
     page: string;
     /** The built command line's folder. */
     cli: string;
+    /** What Node's tests of kernels run on: `env` must stand before a process starts. */
+    vulkan: { env: Record<string, string>; adapter: string };
   }
 }
 
@@ -77,6 +81,61 @@ export async function openStudio(
       await context.close();
       await server.close();
       if (options.profile === undefined) await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+export interface ModuleInPage {
+  /** Calls what the module exports under that name, in the page; what goes in and comes back is JSON. */
+  call<T>(name: string, ...args: unknown[]): Promise<T>;
+  close(): Promise<void>;
+}
+
+/**
+ * A module of the sources in an empty page, in Chromium with its own SwiftShader.
+ * @param entries other modules that it comes to by itself: their packages are made ready as well
+ */
+export async function openModule(module: string, entries: readonly string[] = []): Promise<ModuleInPage> {
+  const folder = await temporaryFolder('module');
+  const server = await createServer({
+    root: inject('root'),
+    configFile: false,
+    logLevel: 'error',
+    appType: 'custom',
+    cacheDir: path.join(folder, 'vite'),
+    worker: { format: 'es' },
+    optimizeDeps: { entries: [module, ...entries], exclude: ['onnxruntime-web'] },
+    server: { port: 0, host: '127.0.0.1', hmr: false, watch: null },
+    plugins: [
+      {
+        name: 'empty-page',
+        configureServer(vite) {
+          vite.middlewares.use('/empty.html', (_request, response) => {
+            response.setHeader('content-type', 'text/html').end('<!doctype html><title>module</title>');
+          });
+        },
+      },
+    ],
+  });
+  await server.listen();
+  const { port } = server.httpServer!.address() as { port: number };
+  const browser = inject('browser');
+  const context = await chromium.launchPersistentContext(path.join(folder, 'profile'), {
+    executablePath: browser.path,
+    env: { ...(process.env as Record<string, string>), ...browser.env },
+    args: ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--no-sandbox'],
+    headless: true,
+  });
+  const page = context.pages()[0] ?? (await context.newPage());
+  page.on('pageerror', (error) => console.error(error));
+  await page.goto(`http://127.0.0.1:${port}/empty.html`);
+  return {
+    call: <T>(name: string, ...args: unknown[]) =>
+      page.evaluate(`import('/${module}').then((module) => module.${name}(...${JSON.stringify(args)}))`) as Promise<T>,
+    async close() {
+      await context.close();
+      await server.close();
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
 }

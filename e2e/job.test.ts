@@ -1,66 +1,15 @@
 /** The job in a worker of a real browser: made, looked at, paused, resumed, wanted by two tabs, talked to, taken elsewhere. */
-import { rm } from 'node:fs/promises';
-import path from 'node:path';
-import { chromium, type BrowserContext, type Page } from 'playwright-core';
-import { createServer, type ViteDevServer } from 'vite';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Estimate, JobEvent, OpenedToken, Preview, RunSummary, TokenChoice } from '../src/job/protocol.ts';
-import { temporaryFolder } from './harness.ts';
+import { openModule, type ModuleInPage } from './harness.ts';
 
-let folder: string;
-let server: ViteDevServer;
-let context: BrowserContext;
-let page: Page;
-
+let job: ModuleInPage;
 beforeAll(async () => {
-  folder = await temporaryFolder('job');
-  server = await createServer({
-    root: inject('root'),
-    configFile: false,
-    logLevel: 'error',
-    appType: 'custom',
-    cacheDir: path.join(folder, 'vite'),
-    worker: { format: 'es' },
-    optimizeDeps: {
-      entries: ['workers/engine.worker.ts', 'e2e/job-in-page.ts'],
-      exclude: ['onnxruntime-web'],
-    },
-    server: { port: 0, host: '127.0.0.1', hmr: false, watch: null },
-    plugins: [
-      {
-        name: 'empty-page',
-        configureServer(vite) {
-          vite.middlewares.use('/empty.html', (_request, response) => {
-            response.setHeader('content-type', 'text/html').end('<!doctype html><title>job</title>');
-          });
-        },
-      },
-    ],
-  });
-  await server.listen();
-  const { port } = server.httpServer!.address() as { port: number };
-  const browser = inject('browser');
-  context = await chromium.launchPersistentContext(path.join(folder, 'profile'), {
-    executablePath: browser.path,
-    env: { ...(process.env as Record<string, string>), ...browser.env },
-    args: ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--no-sandbox'],
-    headless: true,
-  });
-  page = context.pages()[0] ?? (await context.newPage());
-  page.on('pageerror', (error) => console.error(error));
-  await page.goto(`http://127.0.0.1:${port}/empty.html`);
+  job = await openModule('e2e/job-in-page.ts', ['workers/engine.worker.ts']);
 });
+afterAll(() => job?.close());
 
-afterAll(async () => {
-  await context?.close();
-  await server?.close();
-  if (folder) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-});
-
-const call = <T>(name: string, ...args: unknown[]): Promise<T> =>
-  page.evaluate(
-    `import('/e2e/job-in-page.ts').then((module) => module.${name}(...${JSON.stringify(args)}))`,
-  ) as Promise<T>;
+const call: ModuleInPage['call'] = (name, ...args) => job.call(name, ...args);
 
 describe('the job in a worker', () => {
   let run: RunSummary;

@@ -26,7 +26,7 @@ function open(): JobApi {
     backup: (id) => remote.backup(id),
     restore: (file) => remote.restore(file),
     preview: (recipe, files, like) => remote.preview(recipe, files, like),
-    encoderLayers: (model, revision, files, like) => remote.encoderLayers(model, revision, files, like),
+    encoderSizes: (model, revision, files, like) => remote.encoderSizes(model, revision, files, like),
     estimate: (recipe, files, like) => remote.estimate(recipe, files, like),
     startLoss: (recipe, files, like, onProgress) => remote.startLoss(recipe, files, like, proxy(onProgress)),
     run: (id, onEvent) => remote.run(id, proxy(onEvent)),

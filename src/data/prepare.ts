@@ -10,7 +10,7 @@ import { readDataset } from './dataset.ts';
 import type { Masking } from './mask.ts';
 import type { Row } from './row.ts';
 import { splitRows, type Split } from './split.ts';
-import { hashOfRows, tokenizeRows, type Settings, type TokenizedRow } from './tokenize.ts';
+import { cutRow, hashOfRows, tokenizeRows, type Settings, type TokenizedRow } from './tokenize.ts';
 
 export interface DataReport {
   readonly read: number;
@@ -104,6 +104,32 @@ export async function prepareData(
       eval_rows: evaluated.rows.length,
     },
   };
+}
+
+/** The same rows as another tokenizer cuts them. @param file name of the rows in errors */
+export async function cutAgain(
+  prepared: PreparedData,
+  data: Data,
+  tokenizer: Tokenizer,
+  seed: number,
+  file: string,
+  { encoder, onProgress }: Omit<PrepareOptions, 'rewrite'> = {},
+): Promise<PreparedData> {
+  const settings = settingsOf(data, encoder, seed);
+  const of = prepared.train.length + prepared.eval.length;
+  let done = 0;
+  const again = async (rows: readonly TokenizedRow[]): Promise<TokenizedRow[]> => {
+    const cut: TokenizedRow[] = [];
+    for (const { index } of rows) {
+      if (done++ % 256 === 0) await onProgress?.(done - 1, of);
+      const place = `${file}: row ${index + 1}`;
+      const { input_ids, labels } = cutRow(prepared.rows[index]!, index, tokenizer, settings, place);
+      cut.push({ index, input_ids: Int32Array.from(input_ids), labels: Int32Array.from(labels) });
+    }
+    return cut;
+  };
+  const [train, evaluated] = [await again(prepared.train), await again(prepared.eval)];
+  return { ...prepared, train, eval: evaluated, hash: await hashOfRows([...train, ...evaluated]) };
 }
 
 export function settingsOf(data: Data, encoder: PrepareOptions['encoder'], seed: number): Settings {

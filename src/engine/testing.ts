@@ -50,6 +50,8 @@ export interface OpCase {
   readonly subgroups?: boolean;
   /** The kernels of a device that binds no more bytes than this, and no window may pass it. */
   readonly maxBinding?: number;
+  /** Some dispatch must take more workgroups than one dimension of a grid has (65,535). */
+  readonly manyWorkgroups?: boolean;
   /** Outputs that take part in the gradient check; all f32 by default. */
   readonly through?: readonly number[];
 }
@@ -91,6 +93,10 @@ export async function checkKernel(test: OpCase): Promise<void> {
       expect(4 * (length ?? operand.size - offset), `${dispatch.label}: bytes of ${name}`).toBeLessThanOrEqual(
         maxBinding,
       );
+  if (test.manyWorkgroups) {
+    const counts = planned.dispatches.map(({ dispatch }) => dispatch.workgroups.reduce((a, b) => a * b));
+    expect(Math.max(...counts), 'workgroups of a dispatch').toBeGreaterThan(65535);
+  }
   const program = await Program.create(device, planned, tensors, arena);
   const inputs: Record<string, HostArray> = {};
   test.inputs.forEach((input, i) => (inputs[`in${i}`] = input.data));

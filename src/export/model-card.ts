@@ -18,6 +18,8 @@ export interface CardFacts {
   /** Hub names of the data. */
   readonly datasets?: readonly string[];
   readonly parameters: number;
+  /** Tokens that stay, where the vocabulary was trimmed. */
+  readonly vocabulary?: { readonly kept: number; readonly of: number };
   /** As the hub names it; text-generation where absent. */
   readonly task?: 'text-generation' | 'fill-mask' | 'feature-extraction';
   readonly chat: boolean;
@@ -57,9 +59,12 @@ export function modelCard(facts: CardFacts, files: readonly CardFile[], dtypes: 
       ...(facts.distilled ? ['distillation'] : []),
     ].map((tag) => `- ${tag}`),
   ];
+  const { vocabulary } = facts;
   const origin = [
     base && `Its base is [${base}](https://huggingface.co/${base}).`,
     facts.teacher && `It learned from ${inline(facts.teacher)}.`,
+    vocabulary &&
+      `Of ${vocabulary.of.toLocaleString('en')} tokens its vocabulary keeps ${vocabulary.kept.toLocaleString('en')}: those that its data uses, and what any text can be written with.`,
     facts.license === undefined && 'The licence of the base and of the data still applies; no card named one.',
   ].filter(Boolean);
   return `---

@@ -5,6 +5,7 @@
 import type { Device } from '../engine/run/device.ts';
 import type { Keep } from '../formats/keep.ts';
 import type { Importance } from '../models/importance.ts';
+import type { KeptTokens } from '../models/trim-vocabulary.ts';
 import type { Recipe } from '../recipe/schema.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host, LocalFiles, Outlet } from './host.ts';
@@ -36,6 +37,8 @@ export class ActiveRun implements RecipeContext {
   readonly recipeFile: string;
   /** Of the model that is cut; drive measures it. */
   importance: Importance | undefined;
+  /** Of a student whose vocabulary is trimmed; reading the rows finds it. */
+  vocabulary: KeptTokens | undefined;
   asked: Ask | undefined;
   private gpu: Promise<Device> | undefined;
   private waiting: JobEvent[] = [];

@@ -18,7 +18,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
   run.hash('recipe', await sha256(json));
   const device = await run.device(); // a page without a GPU says so before it reads anything
 
-  const data = await run.step('data', () => readData(run));
+  const { data, own } = await run.step('data', () => readData(run));
   run.importance = await importanceOf(run, data);
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
@@ -31,12 +31,13 @@ export async function drive(run: ActiveRun): Promise<Report> {
   await run.step('student', async () => {
     const { parameters, trainable, layers, newHead } = student;
     const kept = layers && { layers: layers.join(' ') };
+    const tokens = run.vocabulary && { tokens: run.vocabulary.kept.length, tokens_before: run.vocabulary.of };
     const head = newHead && { masked_lm_head: 'new' };
-    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...head } });
+    run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...tokens, ...head } });
   });
-  const trained = await run.step('train', () => trainStudent(run, data, student, cache));
-  await run.step('evaluate', () => evaluateTasks(run, student, trained, data.tokenizer));
-  await run.step('export', () => exportStudent(run, data, student, trained, cache));
+  const trained = await run.step('train', () => trainStudent(run, own, student, cache));
+  await run.step('evaluate', () => evaluateTasks(run, student, trained, { data, own }));
+  await run.step('export', () => exportStudent(run, own, student, trained, cache));
   return finish(run);
 }
 

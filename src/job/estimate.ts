@@ -2,7 +2,7 @@
  * What a run will cost, before it starts: bytes from the same plan that it will run, steps from the data, seconds from
  * what such an adapter was seen to do. Reads rows and configs, no weights.
  */
-import { prepareData, type PreparedData } from '../data/prepare.ts';
+import type { PreparedData } from '../data/prepare.ts';
 import { countedPositions } from '../data/tokenize.ts';
 import { countParameters } from '../models/model.ts';
 import { totalSteps } from '../recipe/derived.ts';
@@ -12,13 +12,11 @@ import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
 import { rememberedRate } from './known-device.ts';
 import type { Estimate } from './protocol.ts';
-import { batchesOf, type RunData } from './steps/data.ts';
 import { openTeacher } from './steps/device-model.ts';
-import { studentEncoder } from './steps/student-encoder.ts';
-import { studentTokenizer } from './steps/student-tokenizer.ts';
+import { rowsOf, type RunData } from './steps/rows.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { refuseTooLarge } from './steps/too-large.ts';
-import { objectiveOf, shapesOf } from './steps/train-student.ts';
+import { entriesOf, objectiveOf, shapesOf } from './steps/train-student.ts';
 
 /**
  * Float operations a second that training reaches: a share of a matmul's, where that was measured on this device
@@ -32,16 +30,10 @@ const AROUND = { software: 40, hardware: 15 };
 
 /** Where there is no GPU, the plan is made for what WebGPU promises everywhere. */
 export async function estimateOf(context: RecipeContext, host: Host): Promise<Estimate> {
-  const { recipe, sources } = context;
-  const tokenizer = await studentTokenizer(context);
-  const source = await sources.file('data.source', recipe.data.source);
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
-    encoder: await studentEncoder(context),
-  });
-  const batches = batchesOf(prepared, tokenizer, recipe);
-  const student = await openStudent(context);
+  const { own, vocabulary } = await rowsOf(context);
+  const student = await openStudent({ ...context, vocabulary });
   const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });
-  return expected(context, { prepared, ...batches }, student, {
+  return expected({ ...context, vocabulary }, own, student, {
     limits: adapter?.limits ?? DEFAULT_LIMITS,
     software: adapter ? isSoftware(adapter) : false,
     flopsPerSecond: adapter ? await rememberedRate(host, adapter.info) : undefined,
@@ -55,13 +47,16 @@ export async function expected(
   student: Student,
   device: { limits: Parameters<typeof planTraining>[0]; software: boolean; flopsPerSecond?: number },
 ): Promise<Estimate> {
-  const { recipe } = context;
+  const { recipe, vocabulary } = context;
   const { prepared } = data;
   const distils = recipe.teacher.kind !== 'none' && recipe.distill.objective !== 'none';
   const teacher = distils ? await openTeacher(context) : undefined;
   refuseTooLarge(student.model, device.limits, 'student');
   if (teacher) refuseTooLarge(teacher, device.limits, 'teacher');
-  const objective = objectiveOf(recipe, distils ? { k: recipe.distill.k } : undefined);
+  const objective = objectiveOf(
+    recipe,
+    distils ? { k: entriesOf(recipe, student.model.options.vocab_size) } : undefined,
+  );
   const plan = planTraining(device.limits, student.step, objective, shapesOf(data, recipe).train, recipe.training);
 
   const steps = totalSteps(data.train.count, recipe.training);
@@ -88,6 +83,7 @@ export async function expected(
     ...(teacherParameters !== undefined && { teacher_parameters: teacherParameters }),
     student_parameters: student.parameters,
     trainable_parameters: student.trainable,
+    ...(vocabulary && { vocabulary: { kept: vocabulary.kept.length, of: vocabulary.of } }),
     train_rows: prepared.report.train_rows,
     eval_rows: prepared.report.eval_rows,
   };

@@ -21,6 +21,7 @@ import { startLossOf } from './start-loss.ts';
 import { checked, type HubSettings } from './hub.ts';
 import { broughtFiles, firstOf, keepBrought, keptFiles } from './local-files.ts';
 import { pageOutlet } from './page-outlet.ts';
+import type { EncoderSizes } from '../models/ready-students.ts';
 import { previewOf } from './preview.ts';
 import type {
   BroughtFiles,
@@ -128,14 +129,17 @@ export class Job implements JobApi {
     return previewOf(await this.context(recipe, files, like));
   }
 
-  async encoderLayers(
+  async encoderSizes(
     model: string,
     revision: string | undefined,
     files: BroughtFiles,
     like?: string,
-  ): Promise<number | undefined> {
+  ): Promise<EncoderSizes | undefined> {
     const alone: RecipeInput = { student: { model, revision }, data: { source: 'none' } };
-    return (await studentEncoder(await this.context(alone, files, like)))?.num_hidden_layers;
+    const encoder = await studentEncoder(await this.context(alone, files, like));
+    if (!encoder) return undefined;
+    const { num_hidden_layers, hidden_size, intermediate_size } = encoder;
+    return { num_hidden_layers, hidden_size, intermediate_size };
   }
 
   async estimate(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Estimate> {

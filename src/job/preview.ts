@@ -23,7 +23,7 @@ export async function previewOf(context: RecipeContext): Promise<Preview> {
     messages: messagesOf(row),
     ...(tokenizer && { tokens: tokensOf(row, i, tokenizer, settings, `${source.name}: row ${i + 1}`) }),
   }));
-  const preview: Preview = { format, rows, columns, problems, samples: shown };
+  const preview: Preview = { format, rows, columns, problems, samples: shown, ...(encoder && { masked: true }) };
   if (!tokenizer || problems.length > 0 || rows > COUNTED_ROWS) return preview;
   const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed, { encoder });
   return { ...preview, cut: report.cut, longest };
@@ -60,7 +60,15 @@ function tokensOf(
   const { input_ids, labels } = cutRow(row, index, tokenizer, settings, place);
   const masked = settings.masking !== undefined;
   return input_ids.map((id, i) => ({
-    text: tokenizer.decode([id]),
+    text: textAfter(input_ids[i - 1], id, tokenizer),
     counts: labels[i] !== -100 && (masked || i > 0),
   }));
+}
+
+/** A token as it reads after another one: many tokenizers write the space before a word only where something stands before it. */
+function textAfter(before: number | undefined, id: number, tokenizer: Tokenizer): string {
+  if (before === undefined) return tokenizer.decode([id]);
+  const [alone, both] = [tokenizer.decode([before]), tokenizer.decode([before, id])];
+  // half a character does not read as it will with its other half
+  return both.startsWith(alone) ? both.slice(alone.length) : tokenizer.decode([id]);
 }

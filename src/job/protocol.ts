@@ -7,6 +7,7 @@
  */
 import type { BenchReport, BenchResult, Suite } from './bench/protocol.ts';
 import type { HubSettings } from './hub.ts';
+import type { EncoderSizes } from '../models/ready-students.ts';
 import type { Recipe, RecipeInput } from '../recipe/schema.ts';
 import type { FaultKind } from '../teacher/endpoint/server.ts';
 
@@ -67,6 +68,8 @@ export interface Estimate {
   readonly teacher_parameters?: number;
   readonly student_parameters?: number;
   readonly trainable_parameters?: number;
+  /** Tokens of the student, and of the tokenizer, where the vocabulary is trimmed. */
+  readonly vocabulary?: { readonly kept: number; readonly of: number };
   readonly train_rows?: number;
   readonly eval_rows?: number;
 }
@@ -93,6 +96,8 @@ export interface Preview {
     /** `counts`: the loss looks at it (labels != -100). Absent where the student's tokenizer is not there yet. */
     tokens?: readonly { text: string; counts: boolean }[];
   }[];
+  /** Tokens are hidden, for an encoder to guess. */
+  readonly masked?: boolean;
   /** Rows longer than data.max_length, and the longest, in tokens. */
   readonly cut?: number;
   readonly longest?: number;
@@ -125,6 +130,8 @@ export interface Report {
     counted_share: number;
     train_rows: number;
     eval_rows: number;
+    /** Tokens that stay, where the student's vocabulary is trimmed. */
+    vocabulary?: { kept: number; of: number };
   };
   readonly teacher: {
     kind: string;
@@ -261,13 +268,13 @@ export interface JobApi {
   restore(file: Blob): Promise<RunSummary>;
   /** Reads rows (and the student's tokenizer), no weights. */
   preview(recipe: RecipeInput, files: BroughtFiles, like?: string): Promise<Preview>;
-  /** How many layers a model has that is an encoder, by its config.json; undefined of a model that writes text. */
-  encoderLayers(
+  /** The sizes of a model that is an encoder, by its config.json; undefined of a model that writes text. */
+  encoderSizes(
     model: string,
     revision: string | undefined,
     files: BroughtFiles,
     like?: string,
-  ): Promise<number | undefined>;
+  ): Promise<EncoderSizes | undefined>;
   /** Starts a new run, or goes on with a kept one; resolves when the run is done, stopped or paused. */
   run(id: string, onEvent: (event: JobEvent) => void): Promise<void>;
   /** The student's loss before it learns; `onProgress` hears how many models are done. Refused while a run is on. */

@@ -2,7 +2,6 @@
  * How much a student still knows before it has learned anything: its loss over a few of the rows that will evaluate it, and
  * that of the model it is cut from. A look before a run, so that ways of cutting can be compared; nothing is kept.
  */
-import { prepareData } from '../data/prepare.ts';
 import { Arena } from '../engine/run/program.ts';
 import type { Device } from '../engine/run/device.ts';
 import { measureImportance } from '../models/importance.ts';
@@ -12,10 +11,8 @@ import { loadParameters } from '../models/on-device.ts';
 import { Evaluator } from '../train/evaluator.ts';
 import type { RecipeContext } from './context.ts';
 import type { StartLoss } from './protocol.ts';
-import { batchesOf } from './steps/data.ts';
 import { IMPORTANCE_ROWS } from './steps/importance.ts';
-import { studentEncoder } from './steps/student-encoder.ts';
-import { studentTokenizer } from './steps/student-tokenizer.ts';
+import { batchesOf, rowsOf, type RunData } from './steps/rows.ts';
 import { baseOf, openStudent } from './steps/student.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
 
@@ -28,27 +25,23 @@ export async function startLossOf(
   device: Device,
   onProgress: (done: number, of: number) => void = () => undefined,
 ): Promise<StartLoss> {
-  const { recipe, sources } = context;
-  const tokenizer = await studentTokenizer(context);
-  const source = await sources.file('data.source', recipe.data.source);
-  const { train, eval: evaluated } = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
-    encoder: await studentEncoder(context),
-  });
-  const rows = (evaluated.length > 0 ? evaluated : train).slice(0, ROWS);
-  const data = batchesOf({ train: [], eval: rows }, tokenizer, recipe);
-  const shapes = shapesOf(data, recipe).eval;
-  const batches = [...data.eval.epoch()];
+  const { recipe } = context;
+  const { data, own, vocabulary } = await rowsOf(context);
+  const lookedAt = ({ prepared: { train, eval: evaluated } }: RunData) =>
+    (evaluated.length > 0 ? evaluated : train).slice(0, ROWS);
 
   const lossOf = async (
-    model: Model<ModelOptions>,
+    { model, read }: { model: Model<ModelOptions>; read: RunData },
     look?: (on: Awaited<ReturnType<typeof loadParameters>>) => Promise<void>,
   ) => {
+    const batches = batchesOf({ train: [], eval: lookedAt(read) }, read.tokenizer, recipe);
+    const shapes = shapesOf(batches, recipe).eval;
     const tensors = await loadParameters(device, model);
     const arena = new Arena(device);
     const step = { options: model.options, adapter: null, trainable: () => false };
     const evaluator = await Evaluator.create(device, step, objectiveOf(recipe, undefined), shapes, tensors, arena);
     try {
-      const { eval_ce } = await evaluator.evaluate(batches, () => Promise.resolve(undefined));
+      const { eval_ce } = await evaluator.evaluate([...batches.eval.epoch()], () => Promise.resolve(undefined));
       await look?.(tensors);
       return eval_ce;
     } finally {
@@ -58,20 +51,21 @@ export async function startLossOf(
     }
   };
 
+  const rows = lookedAt(data).length;
   const { compress } = recipe.student;
   if (!compress) {
     onProgress(0, 1);
-    return { rows: rows.length, student: await lossOf((await openStudent(context)).model) };
+    return { rows, student: await lossOf({ model: (await openStudent(context)).model, read: own }) };
   }
   onProgress(0, 2);
   const base = await baseOf(context);
   let importance: RecipeContext['importance'];
-  const whole = await lossOf(base, async (tensors) => {
+  const whole = await lossOf({ model: base, read: data }, async (tensors) => {
     if (compress.init !== 'importance') return;
-    const sequences = train.slice(0, IMPORTANCE_ROWS).map(({ input_ids }) => [...input_ids]);
+    const sequences = data.prepared.train.slice(0, IMPORTANCE_ROWS).map(({ input_ids }) => [...input_ids]);
     importance = await measureImportance(device, base.options, tensors, sequences);
   });
   onProgress(1, 2);
-  const { model } = await openStudent({ recipe, sources, recipeFile: context.recipeFile, importance });
-  return { rows: rows.length, whole, student: await lossOf(model) };
+  const { model } = await openStudent({ ...context, importance, vocabulary });
+  return { rows, whole, student: await lossOf({ model, read: own }) };
 }

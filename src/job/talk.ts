@@ -8,6 +8,7 @@ import { Generator } from '../models/generate.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { Model } from '../models/model.ts';
 import { loadTokenizer, type Tokenizer } from '../models/tokenizer.ts';
+import { trimFolder, type KeptTokens } from '../models/trim-vocabulary.ts';
 import { Checkpoints } from './checkpoints.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
@@ -20,7 +21,9 @@ import { Sources } from './sources.ts';
 import { endTokens, readsOnly } from './steps/answers.ts';
 import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './steps/device-model.ts';
 import { IMPORTANCE, keptImportance } from './steps/importance.ts';
+import { keptVocabulary, VOCABULARY } from './steps/data.ts';
 import { studentEncoder } from './steps/student-encoder.ts';
+import { studentFolder } from './steps/student-tokenizer.ts';
 import { openStudent } from './steps/student.ts';
 import { trainedWeights } from './steps/train-student.ts';
 
@@ -37,7 +40,10 @@ interface Room {
   readonly runId: string;
   readonly context: RecipeContext;
   readonly device: Device;
+  /** That of the teacher, and the student's own: the same where its vocabulary is not trimmed. */
   readonly tokenizer: Tokenizer;
+  readonly own: Tokenizer;
+  readonly vocabulary: KeptTokens | undefined;
   readonly speakers: Map<Who, Promise<Speaker>>;
 }
 
@@ -58,7 +64,8 @@ export class Talk {
     this.stopped = false;
     return this.inTurn(async () => {
       const room = await this.enter(facts);
-      const { tokenizer, device } = room;
+      const { device } = room;
+      const tokenizer = who === 'teacher' ? room.tokenizer : room.own;
       const prompt = promptOf(tokenizer, facts, messages);
       const speaker = await this.speaker(room, facts, who);
       const generator = await fitting(device, speaker, prompt.length, settings.max_new_tokens);
@@ -84,7 +91,7 @@ export class Talk {
   async nextToken(facts: RunFacts, text: string, top: number): Promise<TokenChoice[]> {
     return this.inTurn(async () => {
       const room = await this.enter(facts);
-      const ids = room.tokenizer.encode(text);
+      const ids = room.own.encode(text);
       if (ids.length === 0) throw new InputError('text', '', 'is empty', 'at least one token');
       const { student, teacher } = await this.both(room, facts, ids);
       return choicesOf(room.tokenizer, student.at(-1)!, teacher?.at(-1), top);
@@ -95,11 +102,11 @@ export class Talk {
   async open(facts: RunFacts, messages: readonly ChatMessage[], answer: string): Promise<OpenedToken[]> {
     return this.inTurn(async () => {
       const room = await this.enter(facts);
-      const asked = promptOf(room.tokenizer, facts, messages);
-      const said = room.tokenizer.encode(answer, { add_special_tokens: false });
+      const asked = promptOf(room.own, facts, messages);
+      const said = room.own.encode(answer, { add_special_tokens: false });
       const ids = [...asked, ...said];
       const { student, teacher } = await this.both(room, facts, ids);
-      return openedTokens(room.tokenizer, ids, asked.length, student, teacher);
+      return openedTokens(room.tokenizer, inWhole(room, ids), asked.length, student, teacher);
     });
   }
 
@@ -133,9 +140,12 @@ export class Talk {
     const local = await keptFiles(host.shelf.folder(id, 'inputs'));
     const context = { recipe, recipeFile: recipe_file, sources: new Sources(host, local, recipe_file) };
     if (await studentEncoder(context)) throw readsOnly(recipe.student.model);
-    const folder = await context.sources.model('student.model', recipe.student.model, recipe.student.revision);
+    const folder = await studentFolder(context);
     const tokenizer = await loadTokenizer(folder);
-    return { runId: id, context, tokenizer, device: await openKnownDevice(host), speakers: new Map() };
+    const vocabulary = await keptVocabulary(host.shelf.keep(id, VOCABULARY));
+    const own = vocabulary ? await loadTokenizer(trimFolder(folder, vocabulary)) : tokenizer;
+    const device = await openKnownDevice(host);
+    return { runId: id, context, tokenizer, own, vocabulary, device, speakers: new Map() };
   }
 
   private speaker(room: Room, facts: RunFacts, who: Who): Promise<Speaker> {
@@ -153,10 +163,19 @@ export class Talk {
     return { model, on: await teacherOnDevice(context, device, model) };
   }
 
-  private async student({ context, device }: Room, facts: RunFacts, who: 'start' | 'student'): Promise<Speaker> {
+  private async student(room: Room, facts: RunFacts, who: 'start' | 'student'): Promise<Speaker> {
+    const { context, device, vocabulary } = room;
     const { shelf } = await this.host;
+    if (facts.recipe.student.compress?.vocabulary === 'data' && !vocabulary) {
+      throw new InputError(
+        facts.name,
+        '',
+        'has not read which tokens its student keeps',
+        'a run that has read its rows',
+      );
+    }
     const importance = await keptImportance(shelf.keep(facts.id, IMPORTANCE));
-    const student = await openStudent({ ...context, importance });
+    const student = await openStudent({ ...context, importance, vocabulary });
     const trained = who === 'start' ? undefined : await trainedWeights(shelf.keep(facts.id, 'result'));
     if (who === 'student' && !trained) {
       const { length } = await new Checkpoints(shelf.keep(facts.id, 'checkpoints')).steps();
@@ -166,16 +185,26 @@ export class Talk {
     return { model: student.model, on: await studentOnDevice(device, student, trained) };
   }
 
+  /** @param ids of the student's vocabulary. @returns what they find likely, in ids of the whole one */
   private async both(
     room: Room,
     facts: RunFacts,
     ids: readonly number[],
   ): Promise<{ student: Likely; teacher?: Likely }> {
-    const of = async (who: Who): Promise<Likely> => likely(room.device, (await this.speaker(room, facts, who)).on, ids);
-    const student = await of('student');
-    return facts.recipe.teacher.kind === 'engine' ? { student, teacher: await of('teacher') } : { student };
+    const of = async (who: Who, read: readonly number[]): Promise<Likely> =>
+      likely(room.device, (await this.speaker(room, facts, who)).on, read);
+    const own = await of('student', ids);
+    const { vocabulary } = room;
+    const student = vocabulary
+      ? own.map((place) => new Map([...place].map(([id, share]) => [vocabulary.kept[id]!, share])))
+      : own;
+    if (facts.recipe.teacher.kind !== 'engine') return { student };
+    return { student, teacher: await of('teacher', inWhole(room, ids)) };
   }
 }
+
+const inWhole = ({ vocabulary }: Room, ids: readonly number[]): readonly number[] =>
+  vocabulary ? ids.map((id) => vocabulary.kept[id]!) : ids;
 
 /** The ids that an answer follows. */
 function promptOf(tokenizer: Tokenizer, facts: RunFacts, messages: readonly ChatMessage[]): number[] {

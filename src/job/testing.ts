@@ -110,7 +110,11 @@ export function fewRows(count: number, rows = 'test.jsonl'): LocalFiles {
 /** What the hosts of a test file know of the device: the self-test is made once. */
 const REMEMBERED = new Map<string, unknown>();
 
-export async function memoryHost(remembered = REMEMBERED): Promise<MemoryHost> {
+/** @param smaller sizes that its devices are said to have, below what WebGPU promises (Device.create) */
+export async function memoryHost(
+  remembered = REMEMBERED,
+  smaller: Readonly<Record<string, number>> = {},
+): Promise<MemoryHost> {
   const gpu = await nodeGpu();
   const devices: GPUDevice[] = [];
   const watched = {
@@ -120,6 +124,10 @@ export async function memoryHost(remembered = REMEMBERED): Promise<MemoryHost> {
       if (adapter && request) {
         adapter.requestDevice = async (descriptor) => {
           const device = await request(descriptor);
+          const limits = new Proxy(device.limits, {
+            get: (of, name) => smaller[String(name)] ?? Reflect.get(of, name, of),
+          });
+          Object.defineProperty(device, 'limits', { value: limits });
           devices.push(device);
           return device;
         };

@@ -7,6 +7,7 @@
  */
 import type { RecipeInput } from '../recipe/schema.ts';
 import { evenLayers, type Compression } from './compress.ts';
+import type { EncoderOptions } from './encoder.ts';
 
 type Compress = Compression & Pick<NonNullable<RecipeInput['student']['compress']>, 'from'>;
 
@@ -19,30 +20,40 @@ const READY = {
 } as const satisfies Readonly<Record<string, Compress>>;
 
 export type ReadyStudent = keyof typeof READY;
-export const READY_STUDENTS = Object.keys(READY) as ReadyStudent[];
+
+/** Of a teacher, as a config says it. */
+export type EncoderSizes = Pick<EncoderOptions, 'num_hidden_layers' | 'hidden_size' | 'intermediate_size'>;
+
+/** The students that can be cut out of such a teacher. */
+export function readyStudentsOf(teacher: EncoderSizes): ReadyStudent[] {
+  const sizes = ['num_hidden_layers', 'hidden_size', 'intermediate_size'] as const;
+  return (Object.keys(READY) as ReadyStudent[]).filter((name) => {
+    const shape: Compress = READY[name];
+    return sizes.every((size) => (shape[size] ?? 0) <= teacher[size]);
+  });
+}
 
 /**
- * What makes this student of a teacher with so many layers. Which layers TinyBERT keeps is said here, because by their angles
- * an encoder's are chosen worse than evenly. A teacher that has too few is refused when the run starts, in words.
+ * What makes this student of such a teacher. Which layers TinyBERT keeps is said here, because by their angles an encoder's
+ * are chosen worse than evenly.
  */
-export function readyStudent(name: ReadyStudent, teacherLayers: number): Compress {
+export function readyStudent(name: ReadyStudent, teacher: EncoderSizes): Compress {
   const shape = READY[name];
-  const { num_hidden_layers: count, init } = shape;
-  if (init === 'even' || count > teacherLayers) return shape;
-  return { ...shape, layers: evenLayers(teacherLayers, count) };
+  if (shape.init === 'even') return shape;
+  return { ...shape, layers: evenLayers(teacher.num_hidden_layers, shape.num_hidden_layers) };
 }
 
 /** The recipe with this student, cut out of its teacher. */
-export function withReadyStudent(recipe: RecipeInput, name: ReadyStudent, teacherLayers: number): RecipeInput {
+export function withReadyStudent(recipe: RecipeInput, name: ReadyStudent, sizes: EncoderSizes): RecipeInput {
   const { teacher } = recipe;
   if (teacher?.kind !== 'engine') throw new RangeError('a ready student is cut out of a teacher');
   const { model, revision } = teacher;
-  return { ...recipe, student: { model, revision, compress: readyStudent(name, teacherLayers) }, lora: null };
+  return { ...recipe, student: { model, revision, compress: readyStudent(name, sizes) }, lora: null };
 }
 
 /** Which of them a recipe's student is. */
-export function readyStudentOf({ student }: RecipeInput, teacherLayers: number): ReadyStudent | undefined {
+export function readyStudentOf({ student }: RecipeInput, teacher: EncoderSizes): ReadyStudent | undefined {
   const { compress } = student;
   const text = (of: object): string => JSON.stringify(Object.entries(of).sort());
-  return READY_STUDENTS.find((name) => compress && text(readyStudent(name, teacherLayers)) === text(compress));
+  return readyStudentsOf(teacher).find((name) => compress && text(readyStudent(name, teacher)) === text(compress));
 }

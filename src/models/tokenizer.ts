@@ -149,6 +149,17 @@ export class Tokenizer {
     });
   }
 
+  /** From now on `hear` is told what words a text came apart into, and the tokens that those became. */
+  listen(hear: (words: readonly string[], tokens: readonly string[]) => void): void {
+    const model = this.encoder.model!;
+    const encode = model.encode.bind(model);
+    model.encode = (words) => {
+      const tokens = encode(words);
+      hear(words, tokens);
+      return tokens;
+    };
+  }
+
   token(id: number): string | undefined {
     return this.encoder.id_to_token(id);
   }
@@ -283,7 +294,7 @@ function endOfChar(starts: Uint32Array, at: number, length: number): number {
 }
 
 /** GPT-2's way of writing bytes as visible characters, turned round. */
-const BYTE_OF_CHAR: ReadonlyMap<string, number> = (() => {
+export const BYTE_OF_CHAR: ReadonlyMap<string, number> = (() => {
   const visible = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   const map = new Map<string, number>();
   let next = 256;

@@ -86,6 +86,13 @@ export const student = v.strictObject({
           intermediate_size: v.optional(integer('Width of the MLP after the cut.', { min: 1 })),
           num_attention_heads: v.optional(integer('Attention heads after the cut.', { min: 1 })),
           num_key_value_heads: v.optional(integer('Key and value heads after the cut.', { min: 1 })),
+          vocabulary: v.optional(
+            oneOf(
+              'Which tokens the student keeps: all, or of the tokenizer those that the rows use, special ones, and what any text can be written with.',
+              ['all', 'data'],
+            ),
+            'all',
+          ),
           init: v.optional(
             oneOf(
               'What the smaller student starts from: the first, evenly spaced, last or most important layers and channels, or random weights.',

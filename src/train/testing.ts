@@ -1,5 +1,5 @@
 /** A small decoder that tests train for three steps, with an adapter and whole. */
-import { sizeOf } from '../engine/graph/types.ts';
+import { sizeOf, type Shape } from '../engine/graph/types.ts';
 import type { Device } from '../engine/run/device.ts';
 import { noise, testDevice } from '../engine/testing.ts';
 import { pack } from '../formats/pack-weights.ts';
@@ -45,6 +45,10 @@ const batchOf = (vocab: number): MicroBatch => ({
   position_ids: Int32Array.from({ length: 64 }, (_, i) => i % 32),
   segment_ids: new Int32Array(64).fill(1),
 });
+
+/** Vectors scale something: norms' weights, DoRA's magnitudes. */
+const start = (shape: Shape, seed: number, gain = 1): Float32Array =>
+  noise(sizeOf(shape), seed).map((x) => (shape.length === 1 ? gain * (1 + 0.1 * x) : 0.2 * x));
 
 export interface Trained {
   readonly losses: readonly StepResult[];
@@ -94,7 +98,7 @@ export async function trainerOf(
       const tensors = new Map();
       let seed = 1;
       for (const [name, shape] of baseParameters(options)) {
-        const data = noise(sizeOf(shape), seed++).map((x) => (shape.length === 1 ? gain * (1 + 0.1 * x) : 0.2 * x));
+        const data = start(shape, seed++, gain);
         const trained = place(name, shape);
         if (trained) device.write(trained, data);
         else {
@@ -106,12 +110,7 @@ export async function trainerOf(
     },
   );
   const adapter = [...trainer.flat.parameters].filter(([name]) => name.includes('lora_'));
-  adapter.forEach(([, tensor], i) =>
-    device.write(
-      tensor,
-      noise(sizeOf(tensor.type.shape), 100 + i).map((x) => 0.2 * x),
-    ),
-  );
+  adapter.forEach(([, tensor], i) => device.write(tensor, start(tensor.type.shape, 100 + i)));
   return { trainer, batch: batchOf(options.vocab_size) };
 }
 

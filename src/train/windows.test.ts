@@ -20,6 +20,7 @@ const options = {
   head_dim: 64,
   intermediate_size: 160,
 };
+const oneLayer = { ...options, num_hidden_layers: 1 };
 const LIMITS = { maxStorageBufferBindingSize: 104 * 2 ** 10, maxBufferSize: 104 * 2 ** 10 };
 
 let device: Device;
@@ -39,12 +40,17 @@ async function same(model: StepModel, optim?: Optim): Promise<void> {
   expect(wanted.losses[2]!.loss).toBeLessThan(wanted.losses[0]!.loss);
 }
 
-describe('a model larger than a binding trains to the same bits', () => {
+describe('a model larger than a binding trains to the same bits', { timeout: 300_000 }, () => {
   it('all its weights', async () => same({ ...MODELS['all weights']!, options }));
-  it.each(['lion_32bit', 'sgd'] as const)('by %s', async (optim) =>
-    same({ ...MODELS['all weights']!, options }, optim),
+  it.each(['lion_32bit', 'sgd', 'adafactor', 'adamw_8bit'] as const)('by %s', async (optim) =>
+    same({ ...MODELS['all weights']!, options: oneLayer }, optim),
   );
   it('an adapter', async () => same({ ...MODELS['an adapter with dropout']!, options }));
+  it.each([false, true])('DoRA on such a weight, which lies [in, out]: %s', async (conv1d) => {
+    const { adapter, ...rest } = MODELS['an adapter with dropout']!;
+    const settings = { ...adapter!.settings, use_dora: true };
+    await same({ ...rest, options: { ...oneLayer, conv1d }, adapter: { settings, trainable: true } });
+  });
   it.each(['f16', 'int8'] as const)('an adapter beside weights held as %s', async (dtype: PackedDType) => {
     const held = new Map([['model.embed_tokens.weight', dtype]]);
     await same({ ...MODELS['an adapter with dropout']!, options: { ...options, held } });

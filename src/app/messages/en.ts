@@ -136,6 +136,8 @@ export const en = {
     teacher: 'Teacher',
     student: 'Student',
     trained: 'of which trained',
+    vocabulary: 'its tokens',
+    tokensLeft: (kept: number, of: number) => `${count(kept)} of ${count(of)}`,
     parameters: (n: number) => parameters(n),
     withScore: (n: number, right: number) => `${parameters(n)} · ${percent(right)}`,
   },
@@ -184,6 +186,8 @@ export const en = {
     problem: (line: number, what: string) => `line ${line}: ${what}`,
     andMore: (n: number) => `and ${count(n)} more`,
     mask: 'What counts',
+    gapsAbout:
+      'Tinted: what is hidden, or put in another’s place, for the student to guess. The [loss] looks at the tinted tokens alone.',
     maskAbout:
       'Tinted: what the student learns to say. Plain: what it only reads. The [loss] looks at the tinted tokens alone.',
     noTokens: 'Choose a student to see these rows as its tokens.',
@@ -253,9 +257,11 @@ export const en = {
     whole: 'The whole model is kept.',
     cutSummary: (parts: string) => `Kept: ${parts}.`,
     keepLayers: (n: number) => plural(n, 'layer'),
+    keepTokens: (kept: number, of: number) => `${count(kept)} of ${count(of)} tokens`,
+    keepTokensOfRows: 'the tokens of the rows',
     startLoss: 'Measure what it still knows',
     startLossAbout:
-      'Its loss before it learns: how surprised it is by each next word. Lower is better. Takes about a minute.',
+      'Its loss before it learns: how surprised it is by each word that it has to guess. Lower is better. Takes about a minute.',
     startLossGoing: (done: number, of: number) => (of === 1 ? 'Measuring…' : `Measuring, model ${done + 1} of ${of}…`),
     startLossIs: (loss: string, rows: number) => `Loss at the start: ${loss}, over ${plural(rows, 'row')}.`,
     startLossWhole: (loss: string) => `Uncut: ${loss}.`,

@@ -15,6 +15,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'student.compress.intermediate_size': 'MLP size',
   'student.compress.num_attention_heads': 'Attention heads',
   'student.compress.num_key_value_heads': 'Key and value heads',
+  'student.compress.vocabulary': 'Vocabulary',
   'student.compress.init': 'Starts from',
   'student.compress.from': 'Cut out of',
   'student.add_tokens': 'New tokens',
@@ -113,6 +114,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'student.compress.intermediate_size': ['MLP 宽度', '裁剪后 MLP 的宽度。'],
   'student.compress.num_attention_heads': ['注意力头', '裁剪后的注意力头数。'],
   'student.compress.num_key_value_heads': ['键值头', '裁剪后的键值头数。'],
+  'student.compress.vocabulary': [
+    '词表',
+    '学生保留哪些词元：全部（all），或者分词器中数据行用到的、特殊的，以及写任何文本都要用到的（data）。',
+  ],
   'student.compress.init': ['从哪里开始', '更小的学生从什么开始：最前、均匀间隔、最后或最重要的层和通道，或随机权重。'],
   'student.compress.from': ['从谁裁出', '裁剪谁的权重：学生模型自己的，还是教师的。'],
   'student.add_tokens': ['新词元', '加进词表、作为一个整体的特殊词元，例如 <think>。'],

@@ -29,6 +29,16 @@ describe('windows of rows', () => {
     ]);
   });
 
+  it('begin with a block of 256 numbers where the device binds as many rows', () => {
+    const limits = (rows: number, width: number) => ({ ...promised, maxBufferSize: 4 * rows * width });
+    const starts = (rows: number, width: number): number[] =>
+      rowWindows({ shape: [600, width], dtype: 'f32' }, limits(rows, width)).map(({ start }) => start);
+    expect(starts(200, 4)).toEqual([0, 192, 384, 576]);
+    expect(starts(200, 6)).toEqual([0, 128, 256, 384, 512]);
+    expect(starts(300, 5)).toEqual([0, 256, 512]);
+    expect(starts(200, 5)).toEqual([0, 192, 384, 576]);
+  });
+
   it('are written and read as one tensor, and as parts of another', async () => {
     const device = await Device.create(await nodeGpu(), { maxStorageBufferBindingSize: 65536, maxBufferSize: 65536 });
     const { data } = floats([300, 100], 1);

@@ -1,67 +1,54 @@
 /**
- * Step 1: the rows, as token ids of the student's tokenizer. It is done anew in every sitting, as it takes seconds; that a
- * run goes on with the very same ids is checked by their hash.
+ * Step 1: the rows, as token ids. It is done anew in every sitting, as it takes seconds; that a run goes on with the very
+ * same ids is checked by their hash. Which tokens of the vocabulary stay is kept.
  */
-import { Batches, evalBatchSettings, trainBatchSettings } from '../../data/batch.ts';
-import { prepareData, type PreparedData } from '../../data/prepare.ts';
 import { InputError } from '../../formats/input-error.ts';
-import type { Tokenizer } from '../../models/tokenizer.ts';
+import type { Keep } from '../../formats/keep.ts';
+import type { KeptTokens } from '../../models/trim-vocabulary.ts';
 import type { ActiveRun } from '../active-run.ts';
-import { studentEncoder } from './student-encoder.ts';
-import { studentTokenizer } from './student-tokenizer.ts';
+import { rowsOf, type RunRows } from './rows.ts';
 import { writeAnswers } from './write-answers.ts';
+
+export type { RunData } from './rows.ts';
 
 /** The rows as the teacher answered them, for other runs and other tools. */
 const ANSWERS = 'answers.jsonl';
+export const VOCABULARY = 'vocabulary';
+const KEPT = 'kept.json';
 
-export interface RunData {
-  readonly prepared: PreparedData;
-  readonly tokenizer: Tokenizer;
-  readonly train: Batches;
-  readonly eval: Batches;
-}
-
-export async function readData(run: ActiveRun): Promise<RunData> {
-  const { recipe, sources } = run;
-  const tokenizer = await studentTokenizer(run);
-  const encoder = await studentEncoder(run);
-  const source = await sources.file('data.source', recipe.data.source);
+export async function readData(run: ActiveRun): Promise<RunRows> {
+  const { recipe } = run;
   const { answers } = recipe.distill;
-  const prepared = await prepareData(source, recipe.data, tokenizer, recipe.seed, {
-    encoder,
+  run.vocabulary = await keptVocabulary(run.keep(VOCABULARY));
+  const found = await rowsOf(run, {
     onProgress: async (done, of) => {
       run.progress('data', done, of, 'rows');
       await run.breathe();
     },
-    ...(answers && { rewrite: (rows) => writeAnswers(run, answers, rows, tokenizer, source.name) }),
+    ...(answers && { rewrite: (rows, tokenizer, file) => writeAnswers(run, answers, rows, tokenizer, file) }),
   });
+  const { data, vocabulary } = found;
+  const { prepared, tokenizer } = data;
   if (answers) await run.outlet.write(ANSWERS, jsonLines(prepared.rows));
-  refuseChanged(run, 'rows as token ids', prepared.hash, source.name);
+  refuseChanged(run, 'rows as token ids', prepared.hash, recipe.data.source);
   refuseChanged(run, 'tokenizer', tokenizer.hash, `${recipe.student.model}/tokenizer.json`);
+  if (vocabulary && !run.vocabulary) {
+    const bytes = new TextEncoder().encode(JSON.stringify(vocabulary));
+    await run.keep(VOCABULARY).put([{ key: KEPT, bytes }], { durable: true });
+    run.vocabulary = vocabulary;
+  }
   const { kept, read, cut, train_rows, eval_rows, tokens } = prepared.report;
   run.progress('data', read, read, 'rows');
   run.emit({ kind: 'fact', step: 'data', facts: { rows: kept, read, cut, train_rows, eval_rows, tokens } });
-  await run.find('data', prepared.report);
-  return { prepared, tokenizer, ...batchesOf(prepared, tokenizer, recipe) };
+  const left = vocabulary && { vocabulary: { kept: vocabulary.kept.length, of: vocabulary.of } };
+  await run.find('data', { ...prepared.report, ...left });
+  return found;
 }
 
-export function batchesOf(
-  prepared: Pick<PreparedData, 'train' | 'eval'>,
-  tokenizer: Pick<Tokenizer, 'pad_token_id'>,
-  recipe: ActiveRun['recipe'],
-): { train: Batches; eval: Batches } {
-  const { data, training, seed } = recipe;
-  const rest = {
-    shuffle: data.shuffle,
-    seed,
-    packing: data.packing,
-    max_length: data.max_length,
-    pad_token_id: tokenizer.pad_token_id,
-  };
-  return {
-    train: new Batches(prepared.train, trainBatchSettings(training, rest)),
-    eval: new Batches(prepared.eval, evalBatchSettings(training.per_device_eval_batch_size, rest)),
-  };
+/** @param keep of a run's area `vocabulary` */
+export async function keptVocabulary(keep: Keep): Promise<KeptTokens | undefined> {
+  const bytes = await keep.get(KEPT);
+  return bytes && (JSON.parse(new TextDecoder().decode(bytes)) as KeptTokens);
 }
 
 /** A run goes on with what it began with, or not at all. */

@@ -12,6 +12,7 @@ import type { ActiveRun } from '../active-run.ts';
 import type { Report } from '../protocol.ts';
 import { generatorFor, endTokens, questionsOf } from './answers.ts';
 import { openTeacher, studentOnDevice, teacherOnDevice, type DeviceModel } from './device-model.ts';
+import type { RunData, RunRows } from './rows.ts';
 import type { Student } from './student.ts';
 
 const WHO = ['student', 'start', 'teacher'] as const;
@@ -22,7 +23,7 @@ export async function evaluateTasks(
   run: ActiveRun,
   student: Student,
   trained: ReadonlyMap<string, Float32Array>,
-  tokenizer: Tokenizer,
+  { data, own }: Pick<RunRows, 'data' | 'own'>,
 ): Promise<void> {
   const { tasks } = run.recipe.evaluate;
   const student_parameters = student.parameters;
@@ -31,9 +32,13 @@ export async function evaluateTasks(
   await run.find('evaluate', { tasks: figures, student_parameters });
   if (tasks.length === 0) return;
 
-  const questions = await Promise.all(tasks.map((task, i) => questionsOfTask(run, task, i, tokenizer)));
+  const questionsFor = ({ tokenizer }: RunData): Promise<Question[][]> =>
+    Promise.all(tasks.map((task, i) => questionsOfTask(run, task, i, tokenizer)));
+  const students = await questionsFor(own);
+  const teachers = own === data ? students : await questionsFor(data);
+  const asked = students.reduce((sum, list) => sum + list.length, 0);
   const teacher = run.recipe.distill.objective === 'none' ? undefined : await openTeacher(run);
-  const total = WHO.length * questions.reduce((sum, list) => sum + list.length, 0);
+  const total = WHO.length * asked;
   const device = await run.device();
   const load: Record<Who, () => Promise<DeviceModel> | undefined> = {
     student: () => studentOnDevice(device, student, trained),
@@ -42,7 +47,7 @@ export async function evaluateTasks(
   };
   let done = 0;
   for (const who of WHO) {
-    const asked = questions.reduce((sum, list) => sum + list.length, 0);
+    const [questions, { tokenizer }] = who === 'teacher' ? [teachers, data] : [students, own];
     const missing = figures.some((figure) => figure[who] === undefined);
     const model = missing ? await load[who]() : undefined;
     if (!model) {

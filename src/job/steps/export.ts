@@ -88,6 +88,7 @@ async function writeModel(
       license: await licenseOf(student.model.folder),
       teacher: teacher.kind === 'engine' || teacher.kind === 'endpoint' ? teacher.model : undefined,
       datasets: [recipe.data.source],
+      vocabulary: run.facts.found.data?.vocabulary,
       figures: figuresOf(run),
       recipe: JSON.stringify(recipe, null, 2),
     },

@@ -16,12 +16,14 @@ import { trainsWhole, type LoraSettings } from '../../models/lora.ts';
 import { defaultTargets, newAdapter } from '../../models/lora-init.ts';
 import { adapterParameters, countParameters, openAnyModel, type Model } from '../../models/model.ts';
 import { withNewHead } from '../../models/new-head.ts';
+import { trimFolder, trimVocabulary } from '../../models/trim-vocabulary.ts';
 import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
 import type { RecipeContext } from '../context.ts';
 import { loraSettings, openAdapter } from './adapter.ts';
 import { studentEncoder } from './student-encoder.ts';
+import { studentFolder } from './student-tokenizer.ts';
 
 export interface Student {
   /** Before training; the adapter is apart. */
@@ -51,7 +53,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
   const added = await addTokens(cut.folder, recipe.student.add_tokens);
-  const { model: given, adapter } = await withAdapter(context, growVocabulary(cut, added), added);
+  const { model: grown, added: tokens } = await trimmed(context, growVocabulary(cut, added), added);
+  const { model: given, adapter } = await withAdapter(context, grown, tokens);
   const { dtype } = recipe.student;
   const model = dtype === 'f32' ? given : heldAs(given, dtype, trainedOf(context, adapter));
   // what has no form as GGUF is said now and not after the training
@@ -99,6 +102,20 @@ async function storedBase(context: RecipeContext): Promise<Model<ModelOptions>> 
     return merged(model, { name: teacher.adapter, adapter });
   }
   return openAnyModel(await context.sources.model('student.model', student.model, student.revision));
+}
+
+/** The model with the tokens that stay, and where those now are that the recipe adds. */
+async function trimmed(
+  context: RecipeContext,
+  model: Model<ModelOptions>,
+  added: AddedTokens,
+): Promise<{ model: Model<ModelOptions>; added: AddedTokens }> {
+  if (context.recipe.student.compress?.vocabulary !== 'data') return { model, added };
+  const { vocabulary } = context;
+  if (!vocabulary) throw new Error('which tokens stay is not known before the rows are read');
+  const folder = trimFolder(await studentFolder(context), vocabulary);
+  const first = vocabulary.kept.indexOf(added.first);
+  return { model: trimVocabulary(model, vocabulary, folder), added: { ...added, folder, first } };
 }
 
 /** The rows were read for what config.json of student.model says: an encoder with a head to learn by, or a decoder. */

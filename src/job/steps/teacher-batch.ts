@@ -16,9 +16,14 @@ export interface CacheView {
   readonly temperature: number;
   /** Of the student: an entry beyond it (padding of a larger vocabulary) is left out. */
   readonly vocab_size: number;
+  /** Of a student whose vocabulary is trimmed: its id of each token, -1 for those that are gone and left out as well. */
+  readonly ids?: Int32Array;
 }
 
-/** @param first row of the cache that the batch's row 0 is: the evaluation rows follow the training rows */
+/**
+ * What is left out belongs to the tail, as what the cache never held: log Σ exp is over the whole vocabulary.
+ * @param first row of the cache that the batch's row 0 is: the evaluation rows follow the training rows
+ */
 export async function teacherBatch(view: CacheView, batch: Batch, first: number): Promise<TeacherBatch> {
   const { cache, k, temperature, vocab_size } = view;
   const { header } = cache;
@@ -28,43 +33,27 @@ export async function teacherBatch(view: CacheView, batch: Batch, first: number)
   const logits = new Float32Array(places * k).fill(NEVER);
   const log_z = new Float32Array(places);
   for (let i = 0; i < places * k; i++) ids[i] = i % k;
+  const idOf = (id: number): number => (view.ids ? (view.ids[id] ?? -1) : id < vocab_size ? id : -1);
   for (const { row, at, start } of batch.documents) {
     const said = await cache.read(first + row);
     said.positions.forEach((position, n) => {
       const place = at * batch.length + start + position;
-      const entries = said.ids.subarray(n * header.k, n * header.k + k);
-      const usable = entries.every((id) => id >= 0 && id < vocab_size);
-      if (usable) {
-        ids.set(entries, place * k);
-        logits.set(said.logits.subarray(n * header.k, n * header.k + k), place * k);
-      } else {
-        fill(
-          entries,
-          said.logits.subarray(n * header.k),
-          ids.subarray(place * k, (place + 1) * k),
-          logits.subarray(place * k, (place + 1) * k),
-          vocab_size,
-        );
+      let filled = 0;
+      for (let i = n * header.k; i < (n + 1) * header.k && filled < k; i++) {
+        const id = idOf(said.ids[i]!);
+        if (id < 0) continue;
+        ids[place * k + filled] = id;
+        logits[place * k + filled++] = said.logits[i]!;
       }
+      if (filled < k) fill(ids.subarray(place * k, (place + 1) * k), filled);
       log_z[place] = said.log_z[n * header.temperatures.length + t]!;
     });
   }
   return { ids, logits, log_z };
 }
 
-/** Fewer than k entries: the rest is filled with other tokens of no weight, none twice. */
-function fill(from: Int32Array, values: Float32Array, ids: Int32Array, logits: Float32Array, vocab_size: number): void {
-  const used = new Set<number>();
-  let n = 0;
-  from.forEach((id, i) => {
-    if (id < 0 || id >= vocab_size) return;
-    used.add(id);
-    ids[n] = id;
-    logits[n++] = values[i]!;
-  });
-  for (let id = 0; n < ids.length; id++) {
-    if (used.has(id)) continue;
-    ids[n] = id;
-    logits[n++] = NEVER;
-  }
+/** Fewer than k entries: the rest is filled with other tokens, which have no weight; none twice. */
+function fill(ids: Int32Array, filled: number): void {
+  const used = new Set(ids.subarray(0, filled));
+  for (let id = 0; filled < ids.length; id++) if (!used.has(id)) ids[filled++] = id;
 }

@@ -10,6 +10,7 @@ import type { Keep } from '../../formats/keep.ts';
 import type { LogitCache } from '../../formats/logit-cache.ts';
 import { openSafetensors, writeSafetensors } from '../../formats/safetensors.ts';
 import { loadParameters } from '../../models/on-device.ts';
+import { newIds } from '../../models/trim-vocabulary.ts';
 import { totalSteps, warmupSteps } from '../../recipe/derived.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import { CROSS_ENTROPY, type BatchShape, type Objective } from '../../train/step-graphs.ts';
@@ -49,7 +50,7 @@ export async function trainStudent(
   }
   const device = await run.device();
   const total_steps = totalSteps(data.train.count, run.recipe.training);
-  const view = cache && viewOf(cache, run.recipe, student);
+  const view = cache && viewOf(cache, run, student);
   const before = device.liveBytes;
   const trainer = await makeTrainer(run, device, data, student, objectiveOf(run.recipe, view), total_steps);
   const measured_bytes = device.liveBytes - before;
@@ -168,14 +169,19 @@ async function makeTrainer(
   return trainer;
 }
 
-function viewOf(cache: LogitCache, recipe: Recipe, student: Student): CacheView {
+function viewOf(cache: LogitCache, { recipe, vocabulary }: ActiveRun, student: Student): CacheView {
+  const { vocab_size } = student.model.options;
   return {
     cache,
-    k: Math.min(recipe.distill.k, cache.header.k),
+    k: Math.min(entriesOf(recipe, vocab_size), cache.header.k),
     temperature: recipe.distill.temperature,
-    vocab_size: student.model.options.vocab_size,
+    vocab_size,
+    ...(vocabulary && { ids: newIds(vocabulary) }),
   };
 }
+
+/** A student cannot have more of them than tokens. */
+export const entriesOf = ({ distill }: Recipe, vocab_size: number): number => Math.min(distill.k, vocab_size);
 
 /** The student's own words, beside the teacher's. */
 async function look(

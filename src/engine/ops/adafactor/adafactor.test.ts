@@ -52,6 +52,27 @@ describe('adafactor', () => {
     }
   }
 
+  // windows of 64 rows and more, blocks of 10 rows that windows cut
+  it.each([
+    [600, 33],
+    [601, 130],
+  ])('[%i, %i] in windows of a smaller binding', (rows, columns) =>
+    checkKernel({
+      inputs: [
+        floats([rows, columns], 1),
+        positive(rows, 2),
+        positive(columns, 3),
+        floats([rows, columns], 4),
+        hyper(0.5),
+        norm,
+      ],
+      states: [0, 1, 2],
+      build: (p, row, col, g, h, n) => adafactor(p!, [row!, col!], g!, h!, n!, { decay: true }),
+      tolerance: 3e-6,
+      maxBinding: 300 * columns * 4,
+    }),
+  );
+
   // written with nine digits
   it('goes where transformers.Adafactor goes in five steps (fixture: transformers 5.24 in float64)', () => {
     const graph = new Graph();

@@ -7,8 +7,20 @@
  *   row ← (1 − w) row + w (mean over columns of g² + ε);  col likewise;  u = g · √(mean(row) / row) / √col
  *   (a vector: v ← (1 − w) v + w (g² + ε);  u = g / √v)
  *   p ← p − lr·λ·p − lr · u / max(1, rms(u))
+ *
+ * A matrix larger than a binding is gone through in windows of whole rows, and the sums of columns go on from one window to
+ * the next, so that the bits do not depend on them. (No model has a vector as large as that.)
  */
-import { bytesOf, sizeOf, type Binding, type OpDefinition, type Value } from '../../graph/types.ts';
+import {
+  bytesOf,
+  sizeOf,
+  type Binding,
+  type Dispatch,
+  type OpDefinition,
+  type Operand,
+  type Value,
+} from '../../graph/types.ts';
+import { commonWindows, locate } from '../../graph/windows.ts';
 import { CLIP_WGSL, clipFactor } from '../clipping.ts';
 import { flatGrid, rolled } from '../wgsl.ts';
 
@@ -83,40 +95,57 @@ export const adafactorOp: OpDefinition<Attributes> = {
   kernel({ inputs: [parameter, row, col, grad, hyper, normSquared], attributes: { decay }, scratch }) {
     const [R, C] = parameter!.shape as [number, number];
     const label = `${R}x${C}`;
-    const blocks = Math.min(BLOCKS, R);
-    const perBlock = Math.ceil(R / blocks);
+    const perBlock = Math.ceil(R / BLOCKS);
+    const blocks = Math.ceil(R / perBlock);
     const byRow = scratch([R * LANES]);
     const byColumn = scratch([blocks * C]);
     const squares = scratch([R * LANES]);
     const total = scratch([2]);
-    const gather = flatGrid(R * LANES + blocks * C);
     const join = flatGrid(R + C);
-    const lanes = flatGrid(R * LANES);
-    const entries = flatGrid(R * C);
     const settings = [read('hyper', hyper!), read('norm_squared', normSquared!)];
+    const windows = commonWindows(R, [
+      { operand: parameter!, first: 0 },
+      { operand: grad!, first: 0 },
+    ]).map(({ start, rows }) => {
+      const part = (name: string, operand: Operand, access: Binding['access']): Binding => ({
+        name,
+        ...locate(operand, start),
+        length: rows * C,
+        access,
+      });
+      return { start, rows, label: `${rows}x${C}`, part };
+    });
     return [
-      {
-        label: `adafactor sums ${label}`,
-        bindings: [read('grad', grad!), write('by_row', byRow), write('by_column', byColumn)],
-        code: `${gather.entry} {
+      ...windows.map(({ start, rows, label, part }): Dispatch => {
+        // the blocks that some of the rows belong to
+        const first = Math.floor(start / perBlock);
+        const touched = Math.ceil((start + rows) / perBlock) - first;
+        const gather = flatGrid(rows * LANES + touched * C);
+        return {
+          label: `adafactor sums ${label}`,
+          bindings: [part('grad', grad!, 'read'), write('by_row', byRow), write('by_column', byColumn)],
+          code: `${gather.entry} {
   ${gather.index}
-  var sum = 0.0;
-  if (i < ${R * LANES}u) {
+  if (i < ${rows * LANES}u) {
+    var sum = 0.0;
     let start = (i / ${LANES}u) * ${C}u;
     for (var c = i % ${LANES}u; c < ${C}u; c += ${LANES}u) { sum += grad[start + c] * grad[start + c]; }
-    by_row[i] = sum;
+    by_row[${start * LANES}u + i] = sum;
   } else {
-    let item = i - ${R * LANES}u;
-    let start = (item / ${C}u) * ${perBlock}u;
-    for (var r = start; r < min(start + ${perBlock}u, ${R}u); r++) {
-      let g = grad[r * ${C}u + item % ${C}u];
+    let item = i - ${rows * LANES}u + ${first * C}u;
+    let block = (item / ${C}u) * ${perBlock}u;
+    let start = max(block, ${start}u);
+    var sum = select(0.0, by_column[item], start > block);
+    for (var r = start; r < min(block + ${perBlock}u, ${start + rows}u); r++) {
+      let g = grad[(r - ${start}u) * ${C}u + item % ${C}u];
       sum += g * g;
     }
     by_column[item] = sum;
   }
 }`,
-        workgroups: gather.workgroups,
-      },
+          workgroups: gather.workgroups,
+        };
+      }),
       {
         label: `adafactor means ${label}`,
         bindings: [
@@ -142,16 +171,18 @@ export const adafactorOp: OpDefinition<Attributes> = {
 }`,
         workgroups: join.workgroups,
       },
-      {
-        label: `adafactor lengths ${label}`,
-        bindings: [
-          ...settings,
-          read('grad', grad!),
-          write('rows', row!),
-          write('columns', col!),
-          write('squares', squares),
-        ],
-        code: `${lanes.entry} {
+      ...windows.map(({ start, rows, label, part }): Dispatch => {
+        const lanes = flatGrid(rows * LANES);
+        return {
+          label: `adafactor lengths ${label}`,
+          bindings: [
+            ...settings,
+            part('grad', grad!, 'read'),
+            write('rows', row!),
+            write('columns', col!),
+            write('squares', squares),
+          ],
+          code: `${lanes.entry} {
   ${lanes.index}
   ${CLIP_WGSL}
   let r = i / ${LANES}u;
@@ -160,10 +191,11 @@ export const adafactorOp: OpDefinition<Attributes> = {
     let g = clip * grad[r * ${C}u + c] * inverseSqrt(columns[c]);
     sum += g * g;
   }
-  squares[i] = sum / rows[r];
+  squares[${start * LANES}u + i] = sum / rows[${start}u + r];
 }`,
-        workgroups: lanes.workgroups,
-      },
+          workgroups: lanes.workgroups,
+        };
+      }),
       {
         label: `adafactor total ${label}`,
         bindings: [write('rows', row!), read('squares', squares), write('total', total)],
@@ -184,24 +216,27 @@ export const adafactorOp: OpDefinition<Attributes> = {
 }`,
         workgroups: [1, 1, 1],
       },
-      {
-        label: `adafactor ${label}`,
-        bindings: [
-          ...settings,
-          read('grad', grad!),
-          write('rows', row!),
-          write('columns', col!),
-          read('total', total),
-          write('parameter', parameter!),
-        ],
-        code: `${entries.entry} {
+      ...windows.map(({ start, rows, label, part }): Dispatch => {
+        const entries = flatGrid(rows * C);
+        return {
+          label: `adafactor ${label}`,
+          bindings: [
+            ...settings,
+            part('grad', grad!, 'read'),
+            write('rows', row!),
+            write('columns', col!),
+            read('total', total),
+            part('parameter', parameter!, 'write'),
+          ],
+          code: `${entries.entry} {
   ${entries.index}
   ${CLIP_WGSL}
-  let u = clip * grad[i] * sqrt(total[1] / rows[i / ${C}u]) * inverseSqrt(columns[i % ${C}u]);
+  let u = clip * grad[i] * sqrt(total[1] / rows[${start}u + i / ${C}u]) * inverseSqrt(columns[i % ${C}u]);
   ${STEP(R * C, decay)}
 }`,
-        workgroups: entries.workgroups,
-      },
+          workgroups: entries.workgroups,
+        };
+      }),
     ];
   },
 };

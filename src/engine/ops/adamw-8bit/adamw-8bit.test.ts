@@ -44,6 +44,30 @@ describe('adamw-8bit', () => {
     }
   }
 
+  // the moments' words pass into another window elsewhere than the parameter, whose windows are whole rows and whole blocks
+  it.each([
+    [1027, 16, 8192],
+    [601, 50, 26000],
+    [777, 33, 34000],
+  ])('[%i, %i] in windows of a binding of %i bytes', (rows, columns, maxBinding) => {
+    const size = rows * columns;
+    return checkKernel({
+      inputs: [
+        floats([rows, columns], 1),
+        words(size, 2),
+        words(size, 3),
+        largest(size, 5),
+        floats([rows, columns], 4),
+        hyper(0.5),
+        norm,
+      ],
+      states: [0, 1, 2, 3],
+      build: (p, m, v, absmax, g, h, n) => adamw8bit(p!, [m!, v!, absmax!], g!, h!, n!, { decay: true }),
+      tolerance: 2e-6,
+      maxBinding,
+    });
+  });
+
   it('leaves what has no gradient and no moments', () =>
     checkKernel({
       inputs: [

@@ -7,8 +7,19 @@
  *   p ← p − lr·λ·p − (lr / c1) · m / (√v / √c2 + ε)        c1 = 1 − β1^t, c2 = 1 − β2^t;  then m and v are rounded
  *
  * A moment that would round to 0 from below takes the largest code below 0, so that it keeps its sign, as there.
+ *
+ * Tensors larger than a binding are updated in runs of blocks that lie in one window of each: windows begin with a block.
  */
-import { bytesOf, sizeOf, type OpDefinition, type TensorType, type Value } from '../../graph/types.ts';
+import {
+  bytesOf,
+  sizeOf,
+  type Dispatch,
+  type OpDefinition,
+  type Operand,
+  type TensorType,
+  type Value,
+} from '../../graph/types.ts';
+import { commonWindows, locate } from '../../graph/windows.ts';
 import { CLIP_WGSL, clipFactor } from '../clipping.ts';
 import { MAX_OF_64_THREADS, rowGrid } from '../wgsl.ts';
 import { CODES } from './codes.ts';
@@ -87,18 +98,27 @@ export const adamw8bitOp: OpDefinition<{ decay: boolean }> = {
   },
 
   kernel({ inputs: [parameter, m, v, absmax, grad, hyper, normSquared, codes], attributes: { decay } }) {
-    const { size } = parameter!;
     const blocks = absmax!.size / 2;
-    const grid = rowGrid(blocks);
-    return [
-      {
+    const WORDS = BLOCK / 4;
+    const runs = commonWindows(blocks, [
+      ...[parameter!, grad!].map((operand) => ({ operand, first: 0, width: BLOCK })),
+      ...[m!, v!].map((operand) => ({ operand, first: 0, width: WORDS })),
+    ]);
+    return runs.map((run): Dispatch => {
+      const size = Math.min(parameter!.size - run.start * BLOCK, run.rows * BLOCK);
+      const part = (operand: Operand, width: number) => ({
+        ...locate(operand, run.start, width),
+        length: Math.ceil((size * width) / BLOCK),
+      });
+      const grid = rowGrid(run.rows);
+      return {
         label: `adamw-8bit ${size}`,
         bindings: [
-          { name: 'parameter', operand: parameter!, access: 'write' },
-          { name: 'm', operand: m!, access: 'write' },
-          { name: 'v', operand: v!, access: 'write' },
+          { name: 'parameter', ...part(parameter!, BLOCK), access: 'write' },
+          { name: 'm', ...part(m!, WORDS), access: 'write' },
+          { name: 'v', ...part(v!, WORDS), access: 'write' },
           { name: 'absmax', operand: absmax!, access: 'write' },
-          { name: 'grad', operand: grad!, access: 'read' },
+          { name: 'grad', ...part(grad!, BLOCK), access: 'read' },
           { name: 'hyper', operand: hyper!, access: 'read' },
           { name: 'norm_squared', operand: normSquared!, access: 'read' },
           { name: 'codes', operand: codes!, access: 'read' },
@@ -115,7 +135,8 @@ fn nearest(base: u32, x: f32) -> u32 {
 ${grid.entry} {
   ${grid.index}
   ${CLIP_WGSL}
-  let word = row * ${BLOCK / 4}u + lid;
+  let block = row + ${run.start}u;
+  let word = row * ${WORDS}u + lid;
   let first = 4u * word;
   let count = min(4u, ${size}u - min(first, ${size}u));
   var old_m = 0u;
@@ -128,8 +149,8 @@ ${grid.entry} {
   var next_v = vec4<f32>();
   for (var k = 0u; k < count; k++) {
     let g = clip * grad[first + k];
-    let before_m = codes[(old_m >> (8u * k)) & 255u] * absmax[row];
-    let before_v = codes[256u + ((old_v >> (8u * k)) & 255u)] * absmax[${blocks}u + row];
+    let before_m = codes[(old_m >> (8u * k)) & 255u] * absmax[block];
+    let before_v = codes[256u + ((old_v >> (8u * k)) & 255u)] * absmax[${blocks}u + block];
     next_m[k] = hyper[1] * before_m + (1.0 - hyper[1]) * g;
     next_v[k] = hyper[2] * before_v + (1.0 - hyper[2]) * g * g;
     let p = parameter[first + k]${decay ? ' * (1.0 - hyper[0] * hyper[4])' : ''};
@@ -151,13 +172,13 @@ ${grid.entry} {
     v[word] = bitcast<i32>(new_v);
   }
   if (lid == 0u) {
-    absmax[row] = largest_m;
-    absmax[${blocks}u + row] = largest_v;
+    absmax[block] = largest_m;
+    absmax[${blocks}u + block] = largest_v;
   }
 }`,
         workgroups: grid.workgroups,
-      },
-    ];
+      };
+    });
   },
 };
 

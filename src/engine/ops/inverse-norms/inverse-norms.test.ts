@@ -22,6 +22,14 @@ describe('inverseNorms', () => {
         }));
     }
   }
+  it.each([false, true])('kernel [333, 130] in windows of a smaller binding, columns %s', (columns) =>
+    checkKernel({
+      inputs: [floats([333, 130], 1), floats([333, 130], 2)],
+      build: (w, delta) => inverseNorms(w, delta, { scaling: 0.5, columns }),
+      tolerance: 2e-6,
+      maxBinding: 160 * 130 * 4,
+    }),
+  );
   it('a row of zeros stays finite', () =>
     checkKernel({
       inputs: [

@@ -4,8 +4,20 @@
  * its columns where the weight lies [in, out].
  *
  * A row of zeros gives 1e15 instead of infinity, so that what is multiplied by it stays zero.
+ *
+ * Weights larger than a binding are gone through window by window. Windows begin at multiples of 64 rows, so a lane that
+ * adds up every sixteenth row goes on with the same ones.
  */
-import { bytesOf, sameShape, showType, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
+import {
+  bytesOf,
+  sameShape,
+  showType,
+  sizeOf,
+  type Dispatch,
+  type OpDefinition,
+  type Value,
+} from '../../graph/types.ts';
+import { commonWindows, locate } from '../../graph/windows.ts';
 import { f32, flatGrid } from '../wgsl.ts';
 
 type InverseNormsAttributes = { scaling: number; columns: boolean };
@@ -41,33 +53,42 @@ export const inverseNormsOp: OpDefinition<InverseNormsAttributes> = {
     const outputs = out!.size;
     const inputs = w!.size / outputs;
     const squares = scratch([LANES, outputs]);
-    const lanes = flatGrid(outputs * LANES);
     const joined = flatGrid(outputs);
-    // neighbouring threads read neighbouring numbers
-    const place = columns ? `i % ${outputs}u` : `i / ${LANES}u`;
-    const lane = columns ? `i / ${outputs}u` : `i % ${LANES}u`;
-    const at = columns ? `c * ${outputs}u + row` : `row * ${inputs}u + c`;
+    const windows = commonWindows(w!.shape[0]!, [
+      { operand: w!, first: 0 },
+      { operand: delta!, first: 0 },
+    ]);
     return [
-      {
-        label: `inverse-norms sums ${outputs}x${inputs}`,
-        bindings: [
-          { name: 'w', operand: w!, access: 'read' },
-          { name: 'delta', operand: delta!, access: 'read' },
-          { name: 'squares', operand: squares, access: 'write' },
-        ],
-        code: `${lanes.entry} {
+      ...windows.map(({ start, rows }): Dispatch => {
+        const [weight, change] = [locate(w!, start), locate(delta!, start)];
+        const length = rows * w!.shape[1]!;
+        const lanes = flatGrid((columns ? outputs : rows) * LANES);
+        // neighbouring threads read neighbouring numbers
+        const index = columns
+          ? `let output = i % ${outputs}u; let lane = i / ${outputs}u;`
+          : `let row = i / ${LANES}u; let lane = i % ${LANES}u; let output = row + ${start}u;`;
+        const at = columns ? `c * ${outputs}u + output` : `row * ${inputs}u + c`;
+        const sum = `squares[lane * ${outputs}u + output]`;
+        return {
+          label: `inverse-norms sums ${outputs}x${inputs}`,
+          bindings: [
+            { name: 'w', operand: weight.operand, access: 'read', offset: weight.offset, length },
+            { name: 'delta', operand: change.operand, access: 'read', offset: change.offset, length },
+            { name: 'squares', operand: squares, access: 'write' },
+          ],
+          code: `${lanes.entry} {
   ${lanes.index}
-  let row = ${place};
-  let lane = ${lane};
-  var sum = 0.0;
-  for (var c = lane; c < ${inputs}u; c += ${LANES}u) {
+  ${index}
+  var sum = ${columns && start > 0 ? sum : '0.0'};
+  for (var c = lane; c < ${columns ? rows : inputs}u; c += ${LANES}u) {
     let value = w[${at}] + ${f32(scaling)} * delta[${at}];
     sum += value * value;
   }
-  squares[lane * ${outputs}u + row] = sum;
+  ${sum} = sum;
 }`,
-        workgroups: lanes.workgroups,
-      },
+          workgroups: lanes.workgroups,
+        };
+      }),
       {
         label: `inverse-norms ${outputs}`,
         bindings: [

@@ -1,13 +1,19 @@
-/** Every variant that a device may be given, against float64 and against each other. */
+/**
+ * Every variant that a device may be given, against float64 and against each other: plain products, products added to what
+ * is in the output, and both within operands that are larger than the product (windows.ts). No other form exists: biases,
+ * residuals and activations are ops of their own.
+ */
 import { describe, expect, it } from 'vitest';
 import { pack, unpack } from '../../../formats/pack-weights.ts';
+import { BLOCKS, type PackedDType } from '../../graph/packing.ts';
 import { Graph } from '../../graph/graph.ts';
-import { interpret } from '../../graph/interpret.ts';
+import type { Dispatch, KernelContext, OpDefinition } from '../../graph/types.ts';
 import { plan } from '../../plan/plan.ts';
 import type { Device } from '../../run/device.ts';
 import { Arena, Program } from '../../run/program.ts';
-import { expectClose, floats, testDevice } from '../../testing.ts';
-import { matmul } from './matmul.ts';
+import { expectClose, floats, testDevice, type OpInput } from '../../testing.ts';
+import { matmulDispatch } from './kernel.ts';
+import { matmulOp } from './matmul.ts';
 
 const layouts = [
   { transA: false, transB: true },
@@ -15,58 +21,142 @@ const layouts = [
   { transA: true, transB: false },
   { transA: true, transB: true },
 ];
+type Layout = (typeof layouts)[number];
+type Sizes = readonly [M: number, N: number, K: number];
 
-describe('variants of a matmul', () => {
-  const limitsOf = async (gpu: boolean): Promise<Device['limits']> => {
-    const { limits } = await testDevice();
-    return gpu ? { ...limits, subgroupSize: undefined } : limits;
+interface Form {
+  readonly name: string;
+  readonly accumulate: boolean;
+  /** Rows of B before its window, and columns of A and of the output before theirs: windows begin at multiples of 64. */
+  readonly before: 0 | 64;
+}
+const PLAIN: Form = { name: '=', accumulate: false, before: 0 };
+const ADDED: Form = { name: '+=', accumulate: true, before: 0 };
+const WITHIN: Form = { name: '+= in a window', accumulate: true, before: 64 };
+
+/** out = A·B or out += A·B of a window of each, as one dispatch. */
+function product({ accumulate, before }: Form, { transA, transB }: Layout, [M, N, K]: Sizes): OpDefinition {
+  return {
+    name: 'product',
+    packed: [1],
+    inPlace: { 0: 2 },
+    infer: ([, , out]) => [out!],
+    cost: () => ({ flops: 2 * M * N * K, bytes: 0 }),
+    kernel: ({ inputs: [a, b, out], limits }: KernelContext): Dispatch[] => [
+      matmulDispatch({
+        a: a!,
+        b: b!,
+        out: out!,
+        ...{ M, N, K, transA, transB, accumulate, limits },
+        offsets: { a: before, b: before * (transB ? K : N), out: before },
+        strides: { a: (transA ? M : K) + before, out: N + before },
+      }),
+    ],
   };
-  for (const dtype of ['f32', 'int8', 'f16'] as const)
+}
+
+/** What that gives in float64. */
+function expected(
+  { accumulate, before }: Form,
+  layout: Layout,
+  [M, N, K]: Sizes,
+  [a, b, out]: readonly [OpInput, ArrayLike<number>, OpInput],
+): Float64Array {
+  const [rowsA, columnsA] = layout.transA ? [K, M] : [M, K];
+  const wideA = columnsA + before;
+  const within = Float64Array.from(
+    { length: rowsA * columnsA },
+    (_, i) => a.data[Math.floor(i / columnsA) * wideA + (i % columnsA) + before]!,
+  );
+  const rowsB = layout.transB ? [N, K] : [K, N];
+  const weight = Float64Array.from(b).subarray(before * rowsB[1]!);
+  const [sum] = matmulOp.reference!(
+    [
+      { shape: [rowsA, columnsA], data: within },
+      { shape: rowsB, data: weight },
+    ],
+    layout,
+    [{ shape: [M, N], dtype: 'f32' }],
+  );
+  const wanted = Float64Array.from(out.data);
+  sum!.data.forEach((value, i) => {
+    const at = Math.floor(i / N) * (N + before) + (i % N) + before;
+    wanted[at] = accumulate ? wanted[at]! + value : value;
+  });
+  return wanted;
+}
+
+async function check(form: Form, dtype: 'f32' | PackedDType, layout: Layout, sizes: Sizes): Promise<void> {
+  const [M, N, K] = sizes;
+  const { before } = form;
+  const device = await testDevice();
+  const a = floats(layout.transA ? [K, M + before] : [M, K + before], 1);
+  const b = floats(layout.transB ? [N + before, K] : [K + before, N], 2);
+  const out = floats([M, N + before], 3);
+  const packed = dtype === 'f32' ? b.data : pack(dtype, b.data as Float32Array);
+  const numbers = dtype === 'f32' ? b.data : unpack(dtype, packed as Int32Array, b.data.length);
+  const wanted = expected(form, layout, sizes, [a, numbers, out]);
+  for (const limits of [{ ...device.limits, subgroupSize: undefined }, device.limits] satisfies Device['limits'][]) {
+    const graph = new Graph();
+    const weight = graph.parameter('b', b.shape, { dtype });
+    const output = graph.state('out', out.shape);
+    graph.output('y', graph.apply(product(form, layout, sizes), [graph.input('a', a.shape), weight, output])[0]!);
+    const { dispatch } = plan(graph, limits).dispatches[0]!;
+    const variants = dispatch.choice?.variants().map(({ name }) => name) ?? [];
+    expect(variants.length, 'variants to compare').toBeGreaterThan(1);
+    const tensors = new Map([
+      ['b', device.tensor(weight.type, packed)],
+      ['out', device.tensor(output.type)],
+    ]);
+    const arena = new Arena(device);
+    let first: Float32Array | undefined;
+    for (const variant of variants) {
+      device.write(tensors.get('out')!, out.data);
+      const tuning = new Map([[dispatch.choice!.key, variant]]);
+      const program = await Program.create(device, plan(graph, { ...limits, tuning }), tensors, arena);
+      const got = (await program.run({ a: a.data })).get('y') as Float32Array;
+      program.free();
+      expectClose(got, wanted, 2e-6, variant);
+      expect(got, variant).toEqual((first ??= got));
+    }
+    arena.free();
+    for (const tensor of tensors.values()) device.freeTensor(tensor);
+  }
+}
+
+const SIZES: readonly Sizes[] = [
+  [64, 64, 64],
+  [36, 100, 96],
+  [70, 44, 20],
+  [33, 17, 9],
+];
+const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
+  [PLAIN, SIZES],
+  [ADDED, [[70, 44, 20]]],
+  [
+    WITHIN,
+    [
+      [36, 100, 96],
+      [33, 17, 9],
+    ],
+  ],
+];
+const named = ({ transA, transB }: Layout): string => `${transA ? 'T' : 'N'}${transB ? 'T' : 'N'}`;
+
+// K products of numbers below 1, rounded to 2^-24 each, after one number below 1
+describe('every variant of a matmul gives float64’s numbers, and the same bits as each other', () => {
+  for (const [form, all] of FORMS)
     for (const layout of layouts)
-      for (const [M, N, K] of [
-        [64, 64, 64],
-        [36, 100, 96],
-        [70, 44, 20],
-        [33, 17, 9],
-      ] as const) {
-        const name = `${layout.transA ? 'T' : 'N'}${layout.transB ? 'T' : 'N'} ${M}x${K}x${N} ${dtype}`;
-        // blocks of a packed weight lie along its rows
-        if (dtype !== 'f32' && (layout.transB ? K : N) % 32 !== 0) continue;
-        it(`${name}: float64's numbers, and the same bits in each`, { timeout: 120_000 }, async () => {
-          for (const gpu of [true, false]) {
-            const limits = await limitsOf(gpu);
-            const graph = new Graph();
-            const a = floats(layout.transA ? [K, M] : [M, K], 1);
-            const b = floats(layout.transB ? [N, K] : [K, N], 2);
-            const packed = dtype === 'f32' ? b.data : pack(dtype, b.data as Float32Array);
-            const numbers = dtype === 'f32' ? b.data : unpack(dtype, packed as Int32Array, b.data.length);
-            const weight = graph.parameter('b', b.shape, { dtype });
-            graph.output('y', matmul(graph.input('a', a.shape), weight, layout));
-            const safe = plan(graph, limits);
-            const { choice } = safe.dispatches[0]!.dispatch;
-            const wanted = interpret(
-              graph,
-              new Map([
-                ['a', Float64Array.from(a.data)],
-                ['b', Float64Array.from(numbers)],
-              ]),
-              [graph.outputs.get('y')!],
-            )[0]!.data;
-            const device = await testDevice();
-            const tensors = new Map([['b', device.tensor(weight.type, packed)]]);
-            const arena = new Arena(device);
-            let first: Float32Array | undefined;
-            for (const variant of choice?.variants() ?? []) {
-              const tuning = new Map([[choice!.key, variant.name]]);
-              const program = await Program.create(device, plan(graph, { ...limits, tuning }), tensors, arena);
-              const got = (await program.run({ a: a.data })).get('y') as Float32Array;
-              program.free();
-              expectClose(got, wanted, 2e-6, variant.name);
-              expect(got, variant.name).toEqual((first ??= got));
-            }
-            arena.free();
-            device.freeTensor(tensors.get('b')!);
-          }
-        });
+      for (const sizes of all) {
+        const [M, N, K] = sizes;
+        it(`${form.name} ${named(layout)} ${M}x${K}x${N}`, { timeout: 300_000 }, () =>
+          check(form, 'f32', layout, sizes),
+        );
       }
+  // blocks of a packed weight lie along its rows; training reads it NT forward and NN backward
+  for (const dtype of Object.keys(BLOCKS) as PackedDType[])
+    for (const [i, form] of [PLAIN, ADDED].entries())
+      it(`${form.name} ${named(layouts[i]!)} 36x64x128 ${dtype}`, { timeout: 300_000 }, () =>
+        check(form, dtype, layouts[i]!, [36, 128, 64]),
+      );
 });
