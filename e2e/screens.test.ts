@@ -331,6 +331,23 @@ it('offers a teacher like BERT its ready students, and others none', async () =>
   expect(complaints).toEqual([]);
 });
 
+it('says how many tokens a trimmed student keeps, and what it then costs', async () => {
+  const fragment = await recipeToFragment({
+    student: { model: 'bundled:arithmetic', compress: { vocabulary: 'data' } },
+    data: { source: 'bundled:arithmetic/rows.jsonl' },
+  });
+  await open(`#${fragment}`);
+  await page.getByText('This recipe came with a link.').waitFor();
+  await show(page, 'student');
+  await page.getByText(/Kept: 1.234 of 49.152 tokens/).waitFor();
+  const price = page.getByRole('region', { name: 'What it costs' });
+  await price.getByText(/^1.234 of 49.152$/).waitFor();
+  await page.getByLabel(/^Vocabulary/).selectOption('all');
+  await page.getByText('The whole model is kept.').waitFor();
+  await price.getByText(/^1.234 of 49.152$/).waitFor({ state: 'detached' });
+  expect(complaints).toEqual([]);
+});
+
 it('shows what is wrong with a field beside the field', async () => {
   await open('#/data');
   await page.getByRole('button', { name: 'Use the bundled rows' }).click();

@@ -14,6 +14,7 @@ import { licenseOf } from '../export/model-card.ts';
 import { precisions } from '../export/onnx/precision/index.ts';
 import type { OnnxDtype } from '../export/onnx/precision/precision.ts';
 import type { ReferenceSequence } from '../export/verify/verify.ts';
+import { withTokenizerOfGguf } from '../formats/gguf-tokenizer.ts';
 import { InputError } from '../formats/input-error.ts';
 import { readAdapter } from '../formats/peft.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
@@ -58,7 +59,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   if (existsSync(out) && (await readdir(out)).length > 0) {
     throw new InputError(out, '', 'is not empty', 'an empty or new folder');
   }
-  let model = await openAnyModel(nodeFolder(modelFolder!));
+  let model = await openAnyModel(withTokenizerOfGguf(nodeFolder(modelFolder!)));
   const adapters: NamedAdapter[] = [];
   for (const name of (values.adapter ?? []) as string[]) {
     const both = await fitted(model, await readAdapter(nodeFolder(name)), name);

@@ -4,6 +4,7 @@
  */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
+import { withTokenizerOfGguf } from '../formats/gguf-tokenizer.ts';
 import { InputError } from '../formats/input-error.ts';
 import { readAdapter } from '../formats/peft.ts';
 import { isJsonObject } from '../formats/strict-json.ts';
@@ -65,7 +66,7 @@ async function inspectFolder(folder: FileSource): Promise<Seen> {
   const names = (await folder.list?.()) ?? [];
   if (names.includes('adapter_config.json')) return inspectAdapter(folder);
   if (names.some((name) => /^[^/]+\.(safetensors|gguf|index\.json)$/.test(name)) || names.includes('config.json')) {
-    return inspectModel(folder, names);
+    return inspectModel(folder);
   }
   throw new InputError(
     folder.name,
@@ -75,7 +76,7 @@ async function inspectFolder(folder: FileSource): Promise<Seen> {
   );
 }
 
-async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> {
+async function inspectModel(folder: FileSource): Promise<Seen> {
   const weights = await openWeights(folder);
   // Opening checks every parameter and shape. What the engine can't run is a model all the same.
   let served: Model<ModelOptions> | InputError;
@@ -86,8 +87,9 @@ async function inspectModel(folder: FileSource, names: string[]): Promise<Seen> 
     served = error;
   }
   const options = served instanceof InputError ? undefined : served.options;
-  const tokenizer = names.includes('tokenizer.json')
-    ? await loadTokenizer(folder, { vocab_size: options?.vocab_size })
+  const whole = withTokenizerOfGguf(folder);
+  const tokenizer = (await whole.open('tokenizer.json'))
+    ? await loadTokenizer(whole, { vocab_size: options?.vocab_size })
     : undefined;
   return {
     kind: 'model',

@@ -3,6 +3,7 @@
  * `bundled:NAME`, a URL, or a name on the hub. Models from elsewhere come through the shelf, so that they come once.
  */
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
+import { withTokenizerOfGguf } from '../formats/gguf-tokenizer.ts';
 import { InputError } from '../formats/input-error.ts';
 import { openUrl, urlFolder } from '../formats/url-source.ts';
 import type { Host, LocalFiles } from './host.ts';
@@ -22,6 +23,10 @@ export class Sources {
 
   /** @param place of the recipe that names it: errors say it */
   async model(place: string, value: string, revision = 'main'): Promise<FileSource> {
+    return withTokenizerOfGguf(await this.folder(place, value, revision));
+  }
+
+  private async folder(place: string, value: string, revision: string): Promise<FileSource> {
     if (this.local.has(value)) {
       return isWeightsFile(value) ? loneFile(value, () => this.local.file(value)) : this.local.folder(value);
     }

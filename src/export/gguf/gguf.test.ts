@@ -1,9 +1,14 @@
 import { describe, expect, it } from 'vitest';
+import { realModel } from '../../../scripts/real-models.mjs';
+import { nodeFolder } from '../../cli/node-files.ts';
 import { MemorySource } from '../../formats/byte-source.ts';
+import type { FileSource } from '../../formats/byte-source.ts';
+import { withTokenizerOfGguf } from '../../formats/gguf-tokenizer.ts';
 import { modelFromGguf } from '../../formats/gguf-model.ts';
 import { openGguf } from '../../formats/gguf.ts';
 import { f16ToF32, f32ToF16 } from '../../formats/half.ts';
-import type { Model } from '../../models/model.ts';
+import { loadTokenizer, type Tokenizer } from '../../models/tokenizer.ts';
+import { openModel, type Model } from '../../models/model.ts';
 import { exportModel, type ExportOptions } from '../export-model.ts';
 import { fixtureModel, hasReference, MemorySink, ort, referenceModel } from '../export.testing.ts';
 import type { SmallFile } from '../folder.ts';
@@ -28,6 +33,59 @@ async function exported(name: string, options: Partial<ExportOptions> = {}, give
   const open = async (type: string) => openGguf(await sink.open(`model-${type}.gguf`));
   return { sink, done, model, open };
 }
+
+/** A GGUF with nothing beside it. */
+const alone = (file: string, folder: Pick<FileSource, 'open'>): FileSource =>
+  withTokenizerOfGguf({
+    name: file,
+    open: async (name) => (name === file ? folder.open(name) : undefined),
+    list: async () => [file],
+  });
+
+/** Letters, case, digits, blanks, scripts of several bytes, special tokens: where tokenizers differ. */
+const TEXTS = [
+  'The 3 Quick brown-foxes\n\n  jumped_over 1234567 (x += 0.5);\tnaïve Ärger',
+  "don't we'll I'm",
+  'Привет мир, 你好世界 🦊',
+  '<|im_start|>user\nhi<|im_end|>\n',
+];
+
+function sameTokenizer(read: Tokenizer, own: Tokenizer): void {
+  for (const text of TEXTS) {
+    expect(read.encode(text)).toEqual(own.encode(text));
+    expect(read.decode(read.encode(text))).toBe(own.decode(own.encode(text)));
+  }
+  expect([read.vocab_size, read.bos_token_id, read.eos_token_id]).toEqual([
+    own.vocab_size,
+    own.bos_token_id,
+    own.eos_token_id,
+  ]);
+  const messages = [
+    { role: 'user', content: 'What is 2+2?' },
+    { role: 'assistant', content: '4' },
+  ];
+  expect(read.chat_template!.render(messages)).toBe(own.chat_template!.render(messages));
+}
+
+const smollm2 = realModel('smollm2');
+
+it.skipIf(smollm2 === undefined)('the tokenizer of a real GGUF is the one beside it', async () => {
+  const file = 'SmolLM2-135M-Instruct.Q4_1.gguf';
+  sameTokenizer(await loadTokenizer(alone(file, nodeFolder(smollm2!))), await loadTokenizer(nodeFolder(smollm2!)));
+});
+
+it('a tokenizer of another kind is refused by name, none is none', async () => {
+  const { sink } = await exported(
+    'arithmetic',
+    { gguf: ['F32'] },
+    await openModel(nodeFolder('public/bundled/arithmetic')),
+  );
+  await expect(loadTokenizer(alone('model-F32.gguf', sink))).rejects.toThrow(
+    'tokenizer.ggml.model: it is "llama": "gpt2"',
+  );
+  const none = await exported('mistral', { gguf: ['F32'] }, await fixtureModel('mistral'));
+  await expect(loadTokenizer(alone('model-F32.gguf', none.sink))).rejects.toThrow('has no tokenizer.json');
+});
 
 describe.skipIf(!hasReference('sft_llama'))('GGUF of a llama with tokenizer', () => {
   it('F32 and F16 come back bit for bit, the others within a step', async () => {
@@ -71,6 +129,11 @@ describe.skipIf(!hasReference('sft_llama'))('GGUF of a llama with tokenizer', ()
     expect(values.get('tokenizer.chat_template')).toContain("m['content'] + '<|im_end|>");
     expect(sink.text('Modelfile')).toContain('FROM ./model-F16.gguf\n');
     expect(sink.text('README.md')).toContain('model-F16.gguf');
+  });
+
+  it('says a tokenizer that is read again out of the file alone', async () => {
+    const { sink, model } = await exported('sft_llama', { gguf: ['F16'] });
+    sameTokenizer(await loadTokenizer(alone('model-F16.gguf', sink)), await loadTokenizer(model.folder));
   });
 
   it('a file that holds another weight is found out', async () => {
