@@ -101,7 +101,7 @@ export const attentionOp: OpDefinition<AttentionAttributes> = {
 
   kernel({ inputs, outputs, attributes, limits }) {
     const problem = problemOf(inputs, attributes, inputs[5]);
-    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    const lanes = chooseLanes(problem.head_dim, limits);
     if (lanes) return [laneForward(problem, lanes, outputs)];
     return [problem.T <= DECODE_QUERIES ? decodeDispatch(problem, outputs) : forwardDispatch(problem, outputs)];
   },
@@ -174,7 +174,7 @@ const attentionQueryGradientOp: OpDefinition<AttentionAttributes> = {
   reference: (inputs, attributes) => [referenceGradients(inputs, attributes)[0]],
   kernel({ inputs, outputs, attributes, limits }) {
     const problem = problemOf(inputs, attributes);
-    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    const lanes = chooseLanes(problem.head_dim, limits);
     return [lanes ? laneQueryGradient(problem, lanes, outputs) : queryGradientDispatch(problem, outputs)];
   },
 };
@@ -189,7 +189,7 @@ const attentionKeyValueGradientOp: OpDefinition<AttentionAttributes> = {
   reference: (inputs, attributes) => referenceGradients(inputs, attributes).slice(1),
   kernel({ inputs, outputs, attributes, limits }) {
     const problem = problemOf(inputs, attributes);
-    const lanes = chooseLanes(problem.head_dim, limits.subgroupSize);
+    const lanes = chooseLanes(problem.head_dim, limits);
     return lanes ? [laneKeyValueGradient(problem, lanes, outputs)] : keyValueGradientDispatches(problem, outputs);
   },
 };

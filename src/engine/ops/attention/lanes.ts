@@ -5,7 +5,7 @@
  * `subgroupBroadcast` hands it round, so a multiply-add costs 1/8 load forward and 1/16 backward with eight lanes. No
  * workgroup memory, no barriers; a causal mask wastes half a subgroup at most, not half a tile.
  */
-import type { Dispatch, Operand } from '../../graph/types.ts';
+import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
 import { f32, rolled } from '../wgsl.ts';
 import { gradientBindings, inputBindings, range, score, scoreWgsl, timesSlope, type Problem } from './problem.ts';
 
@@ -13,11 +13,19 @@ const CPU_LANES = [4, 8];
 /** Rows longer than this would not stay in registers and caches. */
 const LONGEST_HEAD = 128;
 
-/** The number of lanes, or undefined where this variant is not for the device or the head. */
-export function chooseLanes(head_dim: number, subgroupSize: number | undefined): number | undefined {
-  return subgroupSize !== undefined && CPU_LANES.includes(subgroupSize) && head_dim <= LONGEST_HEAD
-    ? subgroupSize
-    : undefined;
+export interface Subgroup {
+  readonly lanes: number;
+  /** Of four lanes a quad is all, and SwiftShader has one instruction for it, llvmpipe five times the work. */
+  readonly broadcast: 'subgroupBroadcast' | 'quadBroadcast';
+}
+
+/** undefined where this variant is not for the device or the head. */
+export function chooseLanes(
+  head_dim: number,
+  { subgroupSize: lanes, architecture }: Pick<KernelLimits, 'subgroupSize' | 'architecture'>,
+): Subgroup | undefined {
+  if (lanes === undefined || !CPU_LANES.includes(lanes) || head_dim > LONGEST_HEAD) return undefined;
+  return { lanes, broadcast: lanes === 4 && architecture === 'swiftshader' ? 'quadBroadcast' : 'subgroupBroadcast' };
 }
 
 // one subgroup a workgroup, and past_length the same for all: what the analysis cannot see of a buffer that may be written
@@ -35,16 +43,16 @@ function loadShare(problem: Problem, lanes: number, name: string, array: string,
     .join('\n    ');
 }
 
-const shared = (name: string, c: number, lanes: number): string =>
-  `subgroupBroadcast(${name}${Math.floor(c / lanes)}, ${c % lanes}u)`;
+const shared = (name: string, c: number, { lanes, broadcast }: Subgroup): string =>
+  `${broadcast}(${name}${Math.floor(c / lanes)}, ${c % lanes}u)`;
 
 const vector = (problem: Problem, scalar: string): string =>
   problem.width === 1 ? scalar : `${problem.element}(${scalar})`;
 
 /** Declares `name`0 ..: the row that is handed round, once for all that read it, because SwiftShader's compiler would do it again. */
-const handRound = (problem: Problem, lanes: number, name: string, share: string): string =>
+const handRound = (problem: Problem, subgroup: Subgroup, name: string, share: string): string =>
   range(problem.vectors)
-    .map((c) => `let ${name}${c} = ${shared(share, c, lanes)};`)
+    .map((c) => `let ${name}${c} = ${shared(share, c, subgroup)};`)
     .join('\n    ');
 
 /** Declares `name`: the product of this lane's row `own`0 .. with the row `handed`(0) .. */
@@ -88,7 +96,8 @@ function sees({ causal, window }: Problem, query: string, key: string, ofQuery: 
   return terms.join(' && ');
 }
 
-export function laneForward(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
+export function laneForward(problem: Problem, subgroup: Subgroup, outputs: readonly Operand[]): Dispatch {
+  const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, causal, window, past } = problem;
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
 
@@ -100,7 +109,7 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
     let row_${n} = ${keyRow(`key_${n}`)};
     ${loadShare(problem, lanes, `k${n}_`, 'k', `row_${n}`)}
     ${loadShare(problem, lanes, `v${n}_`, 'v', `row_${n}`)}
-    ${dotProduct(problem, `dot_${n}`, 'q_', (c) => shared(`k${n}_`, c, lanes))}
+    ${dotProduct(problem, `dot_${n}`, 'q_', (c) => shared(`k${n}_`, c, subgroup))}
     let seen_${n} = ${sees(problem, 'i32(query) + past', `i32(key_${n})`, 'of_query', `of_key_${n}`)};
     let s_${n} = select(-1e30, ${score(problem, `dot_${n}`)}, seen_${n});`,
     )
@@ -130,7 +139,7 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
     ${range(vectors)
       .map(
         (c) =>
-          `o_${c} = fma(${vector(problem, 'p_1')}, ${shared('v1_', c, lanes)}, fma(${vector(problem, 'p_0')}, ${shared('v0_', c, lanes)}, o_${c} * factor));`,
+          `o_${c} = fma(${vector(problem, 'p_1')}, ${shared('v1_', c, subgroup)}, fma(${vector(problem, 'p_0')}, ${shared('v0_', c, subgroup)}, o_${c} * factor));`,
       )
       .join('\n    ')}
   }
@@ -155,7 +164,8 @@ export function laneForward(problem: Problem, lanes: number, outputs: readonly O
   };
 }
 
-export function laneQueryGradient(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
+export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs: readonly Operand[]): Dispatch {
+  const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let query = wid.x * ${lanes}u + lane;
@@ -173,9 +183,9 @@ export function laneQueryGradient(problem: Problem, lanes: number, outputs: read
     let of_key = key_segments[wid.z * ${S}u + key];
     ${loadShare(problem, lanes, 'k_', 'k', 'key_row')}
     ${loadShare(problem, lanes, 'v_', 'v', 'key_row')}
-    ${handRound(problem, lanes, 'key_', 'k_')}
+    ${handRound(problem, subgroup, 'key_', 'k_')}
     ${dotProduct(problem, 's', 'q_', (c) => `key_${c}`)}
-    ${dotProduct(problem, 'dp', 'g_', (c) => shared('v_', c, lanes))}
+    ${dotProduct(problem, 'dp', 'g_', (c) => shared('v_', c, subgroup))}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'of_query', 'of_key')};
     let score = ${score(problem, 's')};
     let p = exp(select(-80.0, score - about.x, seen));
@@ -197,7 +207,8 @@ export function laneQueryGradient(problem: Problem, lanes: number, outputs: read
   };
 }
 
-export function laneKeyValueGradient(problem: Problem, lanes: number, outputs: readonly Operand[]): Dispatch {
+export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outputs: readonly Operand[]): Dispatch {
+  const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let key = wid.x * ${lanes}u + lane;
@@ -216,8 +227,8 @@ export function laneKeyValueGradient(problem: Problem, lanes: number, outputs: r
       let about = rows[(wid.z * ${heads}u + head) * ${T}u + query];
     ${loadShare(problem, lanes, 'q_', 'q', 'query_row')}
     ${loadShare(problem, lanes, 'g_', 'g', 'query_row')}
-    ${handRound(problem, lanes, 'query_', 'q_')}
-    ${handRound(problem, lanes, 'gradient_', 'g_')}
+    ${handRound(problem, subgroup, 'query_', 'q_')}
+    ${handRound(problem, subgroup, 'gradient_', 'g_')}
     ${dotProduct(problem, 's', 'k_', (c) => `query_${c}`)}
     ${dotProduct(problem, 'dp', 'v_', (c) => `gradient_${c}`)}
     let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'i32(about.z)', 'of_key')};
