@@ -63,7 +63,7 @@ export interface WeightReader {
 /** @param name the variable of the array; @param width what `element` shall hold where the array is f32 */
 export function weightReader(name: string, dtype: string, width: 1 | 2 | 4): WeightReader {
   if (!isPacked(dtype)) {
-    const read = (at: string): string => `${name}[${width === 1 ? at : `(${at}) / ${width}u`}]`;
+    const read = (at: string): string => `${name}[${width === 1 ? at : over(`(${at})`, width)}]`;
     return { element: width === 1 ? 'f32' : `vec${width}<f32>`, functions: '', one: read, two: read, four: read };
   }
   const call = (count: number) => (at: string) => `${name}_${count}(${at})`;
@@ -71,8 +71,8 @@ export function weightReader(name: string, dtype: string, width: 1 | 2 | 4): Wei
 }
 
 const READERS: Record<PackedDType, (name: string) => string> = {
-  f16: (name) => `fn ${name}_1(i: u32) -> f32 { return unpack2x16float(${name}[i / 2u] >> (16u * (i & 1u))).x; }
-fn ${name}_2(i: u32) -> vec2<f32> { return unpack2x16float(${name}[i / 2u]); }
+  f16: (name) => `fn ${name}_1(i: u32) -> f32 { return unpack2x16float(${name}[i >> 1u] >> (16u * (i & 1u))).x; }
+fn ${name}_2(i: u32) -> vec2<f32> { return unpack2x16float(${name}[i >> 1u]); }
 fn ${name}_4(i: u32) -> vec4<f32> { return vec4<f32>(${name}_2(i), ${name}_2(i + 2u)); }
 `,
   int8: (name) => byteReader(name, 'int8', SCALE, (word) => `scale * unpack4x8snorm(${word})`),
@@ -88,6 +88,9 @@ fn ${name}_code1(q: f32) -> f32 { return ${name}_codes[u32(q)]; }
 ${nibbleReader(name, 'nf4', SCALE, (q, count) => `scale * ${name}_code${count}(${q})`)}`,
 };
 
+/** A quotient by a power of two as a shift: SwiftShader divides by constants lane by lane. */
+const over = (at: string, divisor: number): string => `(${at} >> ${Math.log2(divisor)}u)`;
+
 /** What stands before a block's numbers. */
 const SCALE = (word: string): string => `let scale = bitcast<f32>(${word});`;
 const RAMP = (word: string): string => `let ramp = unpack2x16float(${word});`;
@@ -100,9 +103,9 @@ function byteReader(
   value: (word: string) => string,
 ): string {
   const { numbers, words } = BLOCKS[dtype];
-  const body = (result: (word: string) => string): string => `  let block = (i / ${numbers}u) * ${words}u;
+  const body = (result: (word: string) => string): string => `  let block = ${over('i', numbers)} * ${words}u;
   ${head(`${name}[block]`)}
-  return ${result(`${name}[block + 1u + (i % ${numbers}u) / 4u]`)};`;
+  return ${result(`${name}[block + 1u + ${over(`(i & ${numbers - 1}u)`, 4)}]`)};`;
   return `fn ${name}_4(i: u32) -> vec4<f32> {
 ${body(value)}
 }
@@ -123,9 +126,9 @@ function nibbleReader(
   value: (q: string, count: 1 | 2 | 4) => string,
 ): string {
   const { numbers, words } = BLOCKS[dtype];
-  const start = (within: number): string => `  let block = (i / ${numbers}u) * ${words}u;
+  const start = (within: number): string => `  let block = ${over('i', numbers)} * ${words}u;
   ${head(`${name}[block]`)}
-  let word = ${name}[block + 1u + (i % ${numbers}u) / 8u] >> (4u * (i & ${within}u));`;
+  let word = ${name}[block + 1u + ${over(`(i & ${numbers - 1}u)`, 8)}] >> (4u * (i & ${within}u));`;
   return `fn ${name}_4(i: u32) -> vec4<f32> {
 ${start(4)}
   let q = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
