@@ -6,6 +6,8 @@ import { InputError } from '../formats/input-error.ts';
 
 export type RawConfig = Readonly<Record<string, unknown>>;
 
+const MOST_LAYERS = 1000;
+
 export class ConfigReader {
   constructor(
     readonly raw: RawConfig,
@@ -20,6 +22,13 @@ export class ConfigReader {
       throw this.wrong(field, value, 'a whole number from 1');
     }
     return value;
+  }
+
+  /** How many layers: each is built, so that a damaged number must not go far. Llama 3.1's 405B has 126. */
+  layers(field: string, otherwise?: number): number {
+    const count = this.count(field, otherwise);
+    if (count > MOST_LAYERS) throw this.wrong(field, count, `a whole number from 1 to ${MOST_LAYERS}`);
+    return count;
   }
 
   /** A finite number > 0. */

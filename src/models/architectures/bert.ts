@@ -18,7 +18,7 @@ export function bert(config: ConfigReader, stored: ReadonlySet<string>): Encoder
     kind: 'encoder',
     vocab_size: config.count('vocab_size', 30522),
     hidden_size,
-    num_hidden_layers: config.count('num_hidden_layers', 12),
+    num_hidden_layers: config.layers('num_hidden_layers', 12),
     num_attention_heads: headDivides(config, 'num_attention_heads', hidden_size),
     intermediate_size: config.count('intermediate_size', 3072),
     max_position_embeddings: config.count('max_position_embeddings', 512),

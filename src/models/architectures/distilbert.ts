@@ -12,7 +12,7 @@ export function distilbert(config: ConfigReader, stored: ReadonlySet<string>): E
     kind: 'encoder',
     vocab_size: config.count('vocab_size', 30522),
     hidden_size,
-    num_hidden_layers: config.count('n_layers', 6),
+    num_hidden_layers: config.layers('n_layers', 6),
     num_attention_heads: headDivides(config, 'n_heads', hidden_size, 12),
     intermediate_size: config.count('hidden_dim', 3072),
     max_position_embeddings: config.count('max_position_embeddings', 512),

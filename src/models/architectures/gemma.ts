@@ -22,7 +22,7 @@ export function gemma(config: ConfigReader, habits: GemmaHabits): Omit<DecoderOp
   return {
     vocab_size: config.count('vocab_size', habits.vocab_size),
     hidden_size: hidden,
-    num_hidden_layers: config.count('num_hidden_layers'),
+    num_hidden_layers: config.layers('num_hidden_layers'),
     num_attention_heads: config.count('num_attention_heads', 8),
     num_key_value_heads: config.count('num_key_value_heads', 4),
     head_dim: config.count('head_dim', 256),

@@ -18,7 +18,7 @@ export function gpt2(config: ConfigReader): DecoderOptions {
   return {
     vocab_size: config.count('vocab_size', 50257),
     hidden_size: hidden,
-    num_hidden_layers: config.count('n_layer', 12),
+    num_hidden_layers: config.layers('n_layer', 12),
     num_attention_heads: heads,
     num_key_value_heads: heads,
     head_dim,

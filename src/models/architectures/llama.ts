@@ -17,7 +17,7 @@ export function llama(config: ConfigReader, given: { head_dim?: number; rotary?:
   return {
     vocab_size: config.count('vocab_size'),
     hidden_size: hidden,
-    num_hidden_layers: config.count('num_hidden_layers'),
+    num_hidden_layers: config.layers('num_hidden_layers'),
     num_attention_heads: heads,
     num_key_value_heads: config.count('num_key_value_heads', heads),
     head_dim,

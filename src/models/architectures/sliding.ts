@@ -4,7 +4,7 @@ import type { ConfigReader } from '../config.ts';
 const KINDS = ['full_attention', 'sliding_attention'];
 
 export function slidingLayers(config: ConfigReader, habit: (layer: number) => boolean): readonly boolean[] {
-  const count = config.count('num_hidden_layers');
+  const count = config.layers('num_hidden_layers');
   const types = config.raw.layer_types;
   if (types === undefined || types === null) return Array.from({ length: count }, (_, layer) => habit(layer));
   if (!Array.isArray(types) || types.length !== count || types.some((type) => !KINDS.includes(type as string))) {
