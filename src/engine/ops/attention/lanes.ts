@@ -3,7 +3,8 @@
  * take many seconds to compile). A workgroup is one subgroup; each lane owns a query (forward, dQ) or a key (dK and dV), whole
  * rows in registers. The rows of the other side are walked one by one: the lanes load a row together, each its share, and
  * `subgroupBroadcast` hands it round, so a multiply-add costs 1/8 load forward and 1/16 backward with eight lanes. No
- * workgroup memory, no barriers; a causal mask wastes half a subgroup at most, not half a tile.
+ * workgroup memory, no barriers; a causal mask wastes half a subgroup at most, not half a tile. Where loads and broadcasts
+ * are dearer than memory on the stack a lane owns two rows, so that a row is loaded and handed round once for both.
  */
 import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
 import { f32, rolled } from '../wgsl.ts';
@@ -12,12 +13,20 @@ import { gradientBindings, inputBindings, range, score, scoreWgsl, timesSlope, t
 const CPU_LANES = [4, 8];
 /** Rows longer than this would not stay in registers and caches. */
 const LONGEST_HEAD = 128;
+/** Two rows of more than this keep SwiftShader's compiler longer than they save: all three kernels by 2 of 64 take it 3 s. */
+const LONGEST_DOUBLE = 64;
 
 export interface Subgroup {
   readonly lanes: number;
   /** Of four lanes a quad is all, and SwiftShader has one instruction for it, llvmpipe five times the work. */
   readonly broadcast: 'subgroupBroadcast' | 'quadBroadcast';
+  /** Rows a lane owns, at most. */
+  readonly most: number;
 }
+
+/** No lane owns two rows while another has none. */
+const ownedOf = ({ lanes, most }: Subgroup, rows: number): number =>
+  Math.max(1, Math.min(most, Math.floor(rows / lanes)));
 
 /** undefined where this variant is not for the device or the head. */
 export function chooseLanes(
@@ -25,7 +34,9 @@ export function chooseLanes(
   { subgroupSize: lanes, architecture }: Pick<KernelLimits, 'subgroupSize' | 'architecture'>,
 ): Subgroup | undefined {
   if (lanes === undefined || !CPU_LANES.includes(lanes) || head_dim > LONGEST_HEAD) return undefined;
-  return { lanes, broadcast: lanes === 4 && architecture === 'swiftshader' ? 'quadBroadcast' : 'subgroupBroadcast' };
+  return architecture === 'swiftshader' && lanes === 4
+    ? { lanes, broadcast: 'quadBroadcast', most: head_dim > LONGEST_DOUBLE ? 1 : 2 }
+    : { lanes, broadcast: 'subgroupBroadcast', most: 1 };
 }
 
 // one subgroup a workgroup, and past_length the same for all: what the analysis cannot see of a buffer that may be written
@@ -49,27 +60,31 @@ const shared = (name: string, c: number, { lanes, broadcast }: Subgroup): string
 const vector = (problem: Problem, scalar: string): string =>
   problem.width === 1 ? scalar : `${problem.element}(${scalar})`;
 
-/** Declares `name`0 ..: the row that is handed round, once for all that read it, because SwiftShader's compiler would do it again. */
+/** Declares `name`0 ..: the row that is handed round, once for all that read it: SwiftShader's compiler would do it again. */
 const handRound = (problem: Problem, subgroup: Subgroup, name: string, share: string): string =>
   range(problem.vectors)
     .map((c) => `let ${name}${c} = ${shared(share, c, subgroup)};`)
     .join('\n    ');
 
-/** Declares `name`: the product of this lane's row `own`0 .. with the row `handed`(0) .. */
-function dotProduct(problem: Problem, name: string, own: string, handed: (c: number) => string): string {
+/** Declares each of `names`: the product of that lane's row `own`0 .. with the row `handed`0 .. */
+function dotProducts(problem: Problem, products: readonly { name: string; own: string }[], handed: string): string {
   const { vectors, element, width } = problem;
-  const sum = [
-    '',
-    `${name}_v`,
-    `${name}_v.x + ${name}_v.y`,
-    '',
-    `(${name}_v.x + ${name}_v.y) + (${name}_v.z + ${name}_v.w)`,
-  ];
-  return `var ${name}_v = ${element}();
+  return products
+    .map(({ name, own }) => {
+      const sum = [
+        '',
+        `${name}_v`,
+        `${name}_v.x + ${name}_v.y`,
+        '',
+        `(${name}_v.x + ${name}_v.y) + (${name}_v.z + ${name}_v.w)`,
+      ];
+      return `var ${name}_v = ${element}();
     ${range(vectors)
-      .map((c) => `${name}_v = fma(${own}${c}, ${handed(c)}, ${name}_v);`)
+      .map((c) => `${name}_v = fma(${own}${c}, ${handed}${c}, ${name}_v);`)
       .join('\n    ')}
     let ${name} = ${sum[width]};`;
+    })
+    .join('\n    ');
 }
 
 /** Statements: `name`c += factor · `handed`c. */
@@ -100,6 +115,9 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
   const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, causal, window, past } = problem;
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
+  const owned = ownedOf(subgroup, T);
+  const queries = lanes * owned;
+  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
 
   // two keys a round share one rescaling of the result
   const round = range(2)
@@ -109,47 +127,63 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
     let row_${n} = ${keyRow(`key_${n}`)};
     ${loadShare(problem, lanes, `k${n}_`, 'k', `row_${n}`)}
     ${loadShare(problem, lanes, `v${n}_`, 'v', `row_${n}`)}
-    ${dotProduct(problem, `dot_${n}`, 'q_', (c) => shared(`k${n}_`, c, subgroup))}
-    let seen_${n} = ${sees(problem, 'i32(query) + past', `i32(key_${n})`, 'of_query', `of_key_${n}`)};
-    let s_${n} = select(-1e30, ${score(problem, `dot_${n}`)}, seen_${n});`,
+    ${handRound(problem, subgroup, `key${n}_`, `k${n}_`)}
+    ${handRound(problem, subgroup, `value${n}_`, `v${n}_`)}
+    ${dotProducts(
+      problem,
+      range(owned).map((r) => ({ name: `dot${r}_${n}`, own: `q${r}_` })),
+      `key${n}_`,
+    )}
+    ${each(
+      (
+        r,
+      ) => `let seen${r}_${n} = ${sees(problem, `i32(query_${r}) + past`, `i32(key_${n})`, `of_query_${r}`, `of_key_${n}`)};
+    let s${r}_${n} = select(-1e30, ${score(problem, `dot${r}_${n}`)}, seen${r}_${n});`,
+    )}`,
     )
     .join('\n    ');
 
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let past = ${past ? 'past_length[0]' : '0'};
-  let query = wid.x * ${lanes}u + lane;
-  let inside = min(query, ${T - 1}u);
-  let of_query = select(0, query_segments[wid.z * ${T}u + inside], query < ${T}u);
-  let row = ((wid.z * ${T}u + inside) * ${heads}u + wid.y) * ${vectors}u;
-  ${loadRow(problem, 'q_', 'q', 'row')}
-  ${declareRow(problem, 'o_')}
-  var running_max = -1e30;
-  var running_sum = 0.0;
+  ${each(
+    (r) => `let query_${r} = wid.x * ${queries}u + ${r * lanes}u + lane;
+  let inside_${r} = min(query_${r}, ${T - 1}u);
+  let of_query_${r} = select(0, query_segments[wid.z * ${T}u + inside_${r}], query_${r} < ${T}u);
+  let row${r} = ((wid.z * ${T}u + inside_${r}) * ${heads}u + wid.y) * ${vectors}u;
+  ${loadRow(problem, `q${r}_`, 'q', `row${r}`)}
+  ${declareRow(problem, `o${r}_`)}
+  var running_max_${r} = -1e30;
+  var running_sum_${r} = 0.0;`,
+  )}
   let keys = ${past ? `min(u32(past) + ${T}u, ${S}u)` : `${S}u`};
-  let last = ${causal ? `min(keys, ${past ? 'u32(past) + ' : ''}(wid.x + 1u) * ${lanes}u)` : 'keys'};
-  let first = ${window === undefined ? '0u' : `u32(max(${past ? 'past + ' : ''}i32(wid.x * ${lanes}u) - ${window - 1}, 0))`};
+  let last = ${causal ? `min(keys, ${past ? 'u32(past) + ' : ''}(wid.x + 1u) * ${queries}u)` : 'keys'};
+  let first = ${window === undefined ? '0u' : `u32(max(${past ? 'past + ' : ''}i32(wid.x * ${queries}u) - ${window - 1}, 0))`};
   for (var first_key = first; first_key < last; first_key += 2u) {
     ${round}
-    let new_max = max(running_max, max(s_0, s_1));
-    let factor = exp(max(running_max - new_max, -80.0));
-    let p_0 = select(0.0, exp(s_0 - new_max), seen_0);
-    let p_1 = select(0.0, exp(s_1 - new_max), seen_1);
-    running_sum = running_sum * factor + p_0 + p_1;
-    running_max = new_max;
+    ${each(
+      (r) => `let new_max_${r} = max(running_max_${r}, max(s${r}_0, s${r}_1));
+    let factor_${r} = exp(max(running_max_${r} - new_max_${r}, -80.0));
+    let p${r}_0 = select(0.0, exp(s${r}_0 - new_max_${r}), seen${r}_0);
+    let p${r}_1 = select(0.0, exp(s${r}_1 - new_max_${r}), seen${r}_1);
+    running_sum_${r} = running_sum_${r} * factor_${r} + p${r}_0 + p${r}_1;
+    running_max_${r} = new_max_${r};
     ${range(vectors)
       .map(
         (c) =>
-          `o_${c} = fma(${vector(problem, 'p_1')}, ${shared('v1_', c, subgroup)}, fma(${vector(problem, 'p_0')}, ${shared('v0_', c, subgroup)}, o_${c} * factor));`,
+          `o${r}_${c} = fma(${vector(problem, `p${r}_1`)}, value1_${c}, fma(${vector(problem, `p${r}_0`)}, value0_${c}, o${r}_${c} * factor_${r}));`,
       )
-      .join('\n    ')}
+      .join('\n    ')}`,
+    )}
   }
-  if (query < ${T}u) {
-    let share = select(0.0, 1.0 / running_sum, running_sum > 0.0);
+  ${each(
+    (r) => `if (query_${r} < ${T}u) {
+    let share = select(0.0, 1.0 / running_sum_${r}, running_sum_${r} > 0.0);
     ${range(vectors)
-      .map((c) => `attended[row + ${c}u] = o_${c} * share;`)
+      .map((c) => `attended[row${r} + ${c}u] = o${r}_${c} * share;`)
       .join(' ')}
-    lse[(wid.z * ${heads}u + wid.y) * ${T}u + query] = select(0.0, running_max + log(max(running_sum, 1e-30)), running_sum > 0.0);
-  }
+    lse[(wid.z * ${heads}u + wid.y) * ${T}u + query_${r}] = select(0.0, running_max_${r} + log(max(running_sum_${r}, 1e-30)), running_sum_${r} > 0.0);
+  }`,
+  )}
 }`;
   return {
     label: `attention ${B}x${T}x${S} ${heads}/${kv_heads}·${problem.head_dim}`,
@@ -159,7 +193,7 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
       { name: 'lse', operand: outputs[1]!, access: 'write' },
     ],
     code,
-    workgroups: [Math.ceil(T / lanes), heads, B],
+    workgroups: [Math.ceil(T / queries), heads, B],
     subgroups: true,
   };
 }
@@ -167,42 +201,54 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
 export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs: readonly Operand[]): Dispatch {
   const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
+  const owned = ownedOf(subgroup, T);
+  const queries = lanes * owned;
+  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
+  const products = (name: string, own: string) =>
+    range(owned).map((r) => ({ name: `${name}${r}`, own: `${own}${r}_` }));
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
-  let query = wid.x * ${lanes}u + lane;
-  let inside = min(query, ${T - 1}u);
-  let about = rows[(wid.z * ${heads}u + wid.y) * ${T}u + inside];
-  let of_query = select(0, i32(about.z), query < ${T}u);
-  let row = ((wid.z * ${T}u + inside) * ${heads}u + wid.y) * ${vectors}u;
-  ${loadRow(problem, 'q_', 'q', 'row')}
-  ${loadRow(problem, 'g_', 'g', 'row')}
-  ${declareRow(problem, 'dq_')}
-  let last = ${causal ? `min(${S}u, (wid.x + 1u) * ${lanes}u)` : `${S}u`};
-  let first = ${window === undefined ? '0u' : `u32(max(i32(wid.x * ${lanes}u) - ${window - 1}, 0))`};
+  ${each(
+    (r) => `let query_${r} = wid.x * ${queries}u + ${r * lanes}u + lane;
+  let inside_${r} = min(query_${r}, ${T - 1}u);
+  let about_${r} = rows[(wid.z * ${heads}u + wid.y) * ${T}u + inside_${r}];
+  let of_query_${r} = select(0, i32(about_${r}.z), query_${r} < ${T}u);
+  let row${r} = ((wid.z * ${T}u + inside_${r}) * ${heads}u + wid.y) * ${vectors}u;
+  ${loadRow(problem, `q${r}_`, 'q', `row${r}`)}
+  ${loadRow(problem, `g${r}_`, 'g', `row${r}`)}
+  ${declareRow(problem, `dq${r}_`)}`,
+  )}
+  let last = ${causal ? `min(${S}u, (wid.x + 1u) * ${queries}u)` : `${S}u`};
+  let first = ${window === undefined ? '0u' : `u32(max(i32(wid.x * ${queries}u) - ${window - 1}, 0))`};
   for (var key = first; key < last; key++) {
     let key_row = ((wid.z * ${S}u + key) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u;
     let of_key = key_segments[wid.z * ${S}u + key];
     ${loadShare(problem, lanes, 'k_', 'k', 'key_row')}
     ${loadShare(problem, lanes, 'v_', 'v', 'key_row')}
     ${handRound(problem, subgroup, 'key_', 'k_')}
-    ${dotProduct(problem, 's', 'q_', (c) => `key_${c}`)}
-    ${dotProduct(problem, 'dp', 'g_', (c) => shared('v_', c, subgroup))}
-    let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'of_query', 'of_key')};
-    let score = ${score(problem, 's')};
-    let p = exp(select(-80.0, score - about.x, seen));
-    let ds = select(0.0, p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')}, seen);
-    ${addRow(problem, 'dq_', 'ds', 'key_')}
+    ${handRound(problem, subgroup, 'value_', 'v_')}
+    ${dotProducts(problem, products('s', 'q'), 'key_')}
+    ${dotProducts(problem, products('dp', 'g'), 'value_')}
+    ${each(
+      (r) => `let seen_${r} = ${sees(problem, `i32(query_${r})`, 'i32(key)', `of_query_${r}`, 'of_key')};
+    let score_${r} = ${score(problem, `s${r}`)};
+    let p_${r} = exp(select(-80.0, score_${r} - about_${r}.x, seen_${r}));
+    let ds_${r} = select(0.0, p_${r} * (dp${r} - about_${r}.y) * ${f32(scale)}${timesSlope(problem, `score_${r}`)}, seen_${r});
+    ${addRow(problem, `dq${r}_`, `ds_${r}`, 'key_')}`,
+    )}
   }
-  if (query < ${T}u) {
+  ${each(
+    (r) => `if (query_${r} < ${T}u) {
     ${range(vectors)
-      .map((c) => `dq[row + ${c}u] = dq_${c};`)
+      .map((c) => `dq[row${r} + ${c}u] = dq${r}_${c};`)
       .join(' ')}
-  }
+  }`,
+  )}
 }`;
   return {
     label: `attention-query-gradient ${B}x${T} ${heads}/${kv_heads}·${problem.head_dim}`,
     bindings: [...gradientBindings(problem), { name: 'dq', operand: outputs[0]!, access: 'write', element }],
     code,
-    workgroups: [Math.ceil(T / lanes), heads, B],
+    workgroups: [Math.ceil(T / queries), heads, B],
     subgroups: true,
   };
 }
@@ -210,17 +256,24 @@ export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs:
 export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outputs: readonly Operand[]): Dispatch {
   const { lanes } = subgroup;
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
+  const owned = ownedOf(subgroup, S);
+  const keys = lanes * owned;
+  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
+  const products = (name: string, own: string) =>
+    range(owned).map((r) => ({ name: `${name}${r}`, own: `${own}${r}_` }));
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
-  let key = wid.x * ${lanes}u + lane;
-  let inside = min(key, ${S - 1}u);
-  let of_key = select(0, key_segments[wid.z * ${S}u + inside], key < ${S}u);
-  let row = ((wid.z * ${S}u + inside) * ${kv_heads}u + wid.y) * ${vectors}u;
-  ${loadRow(problem, 'k_', 'k', 'row')}
-  ${loadRow(problem, 'v_', 'v', 'row')}
-  ${declareRow(problem, 'dk_')}
-  ${declareRow(problem, 'dv_')}
-  let first = ${causal ? `wid.x * ${lanes}u` : '0u'};
-  let last = ${window === undefined ? `${T}u` : `min(${T}u, wid.x * ${lanes}u + ${lanes - 1 + window}u)`};
+  ${each(
+    (r) => `let key_${r} = wid.x * ${keys}u + ${r * lanes}u + lane;
+  let inside_${r} = min(key_${r}, ${S - 1}u);
+  let of_key_${r} = select(0, key_segments[wid.z * ${S}u + inside_${r}], key_${r} < ${S}u);
+  let row${r} = ((wid.z * ${S}u + inside_${r}) * ${kv_heads}u + wid.y) * ${vectors}u;
+  ${loadRow(problem, `k${r}_`, 'k', `row${r}`)}
+  ${loadRow(problem, `v${r}_`, 'v', `row${r}`)}
+  ${declareRow(problem, `dk${r}_`)}
+  ${declareRow(problem, `dv${r}_`)}`,
+  )}
+  let first = ${causal ? `wid.x * ${keys}u` : '0u'};
+  let last = ${window === undefined ? `${T}u` : `min(${T}u, wid.x * ${keys}u + ${keys - 1 + window}u)`};
   for (var head = wid.y * ${group}u; head < wid.y * ${group}u + ${rolled(group, 'wid.y')}; head++) {
     for (var query = first; query < last; query++) {
       let query_row = ((wid.z * ${T}u + query) * ${heads}u + head) * ${vectors}u;
@@ -229,21 +282,25 @@ export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outpu
     ${loadShare(problem, lanes, 'g_', 'g', 'query_row')}
     ${handRound(problem, subgroup, 'query_', 'q_')}
     ${handRound(problem, subgroup, 'gradient_', 'g_')}
-    ${dotProduct(problem, 's', 'k_', (c) => `query_${c}`)}
-    ${dotProduct(problem, 'dp', 'v_', (c) => `gradient_${c}`)}
-    let seen = ${sees(problem, 'i32(query)', 'i32(key)', 'i32(about.z)', 'of_key')};
-    let score = ${score(problem, 's')};
-    let p = select(0.0, exp(select(-80.0, score - about.x, seen)), seen);
-    let ds = p * (dp - about.y) * ${f32(scale)}${timesSlope(problem, 'score')};
-    ${addRow(problem, 'dv_', 'p', 'gradient_')}
-    ${addRow(problem, 'dk_', 'ds', 'query_')}
+    ${dotProducts(problem, products('s', 'k'), 'query_')}
+    ${dotProducts(problem, products('dp', 'v'), 'gradient_')}
+    ${each(
+      (r) => `let seen_${r} = ${sees(problem, 'i32(query)', `i32(key_${r})`, 'i32(about.z)', `of_key_${r}`)};
+    let score_${r} = ${score(problem, `s${r}`)};
+    let p_${r} = select(0.0, exp(select(-80.0, score_${r} - about.x, seen_${r})), seen_${r});
+    let ds_${r} = p_${r} * (dp${r} - about.y) * ${f32(scale)}${timesSlope(problem, `score_${r}`)};
+    ${addRow(problem, `dv${r}_`, `p_${r}`, 'gradient_')}
+    ${addRow(problem, `dk${r}_`, `ds_${r}`, 'query_')}`,
+    )}
     }
   }
-  if (key < ${S}u) {
+  ${each(
+    (r) => `if (key_${r} < ${S}u) {
     ${range(vectors)
-      .map((c) => `dk[row + ${c}u] = dk_${c}; dv[row + ${c}u] = dv_${c};`)
+      .map((c) => `dk[row${r} + ${c}u] = dk${r}_${c}; dv[row${r} + ${c}u] = dv${r}_${c};`)
       .join(' ')}
-  }
+  }`,
+  )}
 }`;
   return {
     label: `attention-dk-dv ${B}x${T} ${heads}/${kv_heads}·${problem.head_dim}`,
@@ -253,7 +310,7 @@ export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outpu
       { name: 'dv', operand: outputs[1]!, access: 'write', element },
     ],
     code,
-    workgroups: [Math.ceil(S / lanes), kv_heads, B],
+    workgroups: [Math.ceil(S / keys), kv_heads, B],
     subgroups: true,
   };
 }
