@@ -1,6 +1,5 @@
 import { describe, it } from 'vitest';
 import { checkKernel, floats, integers } from '../../testing.ts';
-import { accumulate } from '../accumulate/accumulate.ts';
 import { kvAppend } from '../kv-append/kv-append.ts';
 import { lastRow } from '../last-row/last-row.ts';
 import { sumSquares } from '../sum-squares/sum-squares.ts';
@@ -37,18 +36,6 @@ describe('adamw', () => {
       }
     }
   }
-});
-
-describe('accumulate', () => {
-  const at = (keep: number, state = floats([1000], 1)) => ({
-    inputs: [state, floats([1000], 2), { shape: [1], data: Float32Array.of(keep) }],
-    states: [0],
-    build: accumulate,
-    tolerance: 1e-7,
-  });
-  it('adds', () => checkKernel(at(1)));
-  it('starts again', () => checkKernel(at(0)));
-  it('starts again over NaN', () => checkKernel(at(0, { shape: [1000], data: new Float32Array(1000).fill(NaN) })));
 });
 
 describe('sum-squares', () => {
