@@ -66,10 +66,22 @@ const handRound = (problem: Problem, subgroup: Subgroup, name: string, share: st
     .map((c) => `let ${name}${c} = ${shared(share, c, subgroup)};`)
     .join('\n    ');
 
-/** Declares each of `names`: the product of that lane's row `own`0 .. with the row `handed`0 .. */
-function dotProducts(problem: Problem, products: readonly { name: string; own: string }[], handed: string): string {
+/** Statements for each row that a lane owns. */
+const each = (owned: number, statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
+
+interface Product {
+  readonly name: string;
+  readonly own: string;
+}
+
+/** Of each row that a lane owns. */
+const products = (owned: number, name: string, own: string): Product[] =>
+  range(owned).map((r) => ({ name: `${name}${r}`, own: `${own}${r}_` }));
+
+/** Declares the `name` of each product: that of the row `own`0 .. with the row `handed`0 .. */
+function dotProducts(problem: Problem, wanted: readonly Product[], handed: string): string {
   const { vectors, element, width } = problem;
-  return products
+  return wanted
     .map(({ name, own }) => {
       const sum = [
         '',
@@ -117,7 +129,6 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
   const keyRow = (j: string): string => `((wid.z * ${S}u + ${j}) * ${kv_heads}u + wid.y / ${group}u) * ${vectors}u`;
   const owned = ownedOf(subgroup, T);
   const queries = lanes * owned;
-  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
 
   // two keys a round share one rescaling of the result
   const round = range(2)
@@ -135,6 +146,7 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
       `key${n}_`,
     )}
     ${each(
+      owned,
       (
         r,
       ) => `let seen${r}_${n} = ${sees(problem, `i32(query_${r}) + past`, `i32(key_${n})`, `of_query_${r}`, `of_key_${n}`)};
@@ -146,6 +158,7 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   let past = ${past ? 'past_length[0]' : '0'};
   ${each(
+    owned,
     (r) => `let query_${r} = wid.x * ${queries}u + ${r * lanes}u + lane;
   let inside_${r} = min(query_${r}, ${T - 1}u);
   let of_query_${r} = select(0, query_segments[wid.z * ${T}u + inside_${r}], query_${r} < ${T}u);
@@ -161,6 +174,7 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
   for (var first_key = first; first_key < last; first_key += 2u) {
     ${round}
     ${each(
+      owned,
       (r) => `let new_max_${r} = max(running_max_${r}, max(s${r}_0, s${r}_1));
     let factor_${r} = exp(max(running_max_${r} - new_max_${r}, -80.0));
     let p${r}_0 = select(0.0, exp(s${r}_0 - new_max_${r}), seen${r}_0);
@@ -176,6 +190,7 @@ export function laneForward(problem: Problem, subgroup: Subgroup, outputs: reado
     )}
   }
   ${each(
+    owned,
     (r) => `if (query_${r} < ${T}u) {
     let share = select(0.0, 1.0 / running_sum_${r}, running_sum_${r} > 0.0);
     ${range(vectors)
@@ -203,11 +218,9 @@ export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs:
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
   const owned = ownedOf(subgroup, T);
   const queries = lanes * owned;
-  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
-  const products = (name: string, own: string) =>
-    range(owned).map((r) => ({ name: `${name}${r}`, own: `${own}${r}_` }));
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   ${each(
+    owned,
     (r) => `let query_${r} = wid.x * ${queries}u + ${r * lanes}u + lane;
   let inside_${r} = min(query_${r}, ${T - 1}u);
   let about_${r} = rows[(wid.z * ${heads}u + wid.y) * ${T}u + inside_${r}];
@@ -226,9 +239,10 @@ export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs:
     ${loadShare(problem, lanes, 'v_', 'v', 'key_row')}
     ${handRound(problem, subgroup, 'key_', 'k_')}
     ${handRound(problem, subgroup, 'value_', 'v_')}
-    ${dotProducts(problem, products('s', 'q'), 'key_')}
-    ${dotProducts(problem, products('dp', 'g'), 'value_')}
+    ${dotProducts(problem, products(owned, 's', 'q'), 'key_')}
+    ${dotProducts(problem, products(owned, 'dp', 'g'), 'value_')}
     ${each(
+      owned,
       (r) => `let seen_${r} = ${sees(problem, `i32(query_${r})`, 'i32(key)', `of_query_${r}`, 'of_key')};
     let score_${r} = ${score(problem, `s${r}`)};
     let p_${r} = exp(select(-80.0, score_${r} - about_${r}.x, seen_${r}));
@@ -237,6 +251,7 @@ export function laneQueryGradient(problem: Problem, subgroup: Subgroup, outputs:
     )}
   }
   ${each(
+    owned,
     (r) => `if (query_${r} < ${T}u) {
     ${range(vectors)
       .map((c) => `dq[row${r} + ${c}u] = dq${r}_${c};`)
@@ -258,11 +273,9 @@ export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outpu
   const { B, T, S, heads, kv_heads, group, vectors, element, scale, causal, window } = problem;
   const owned = ownedOf(subgroup, S);
   const keys = lanes * owned;
-  const each = (statements: (r: number) => string): string => range(owned).map(statements).join('\n  ');
-  const products = (name: string, own: string) =>
-    range(owned).map((r) => ({ name: `${name}${r}`, own: `${own}${r}_` }));
   const code = `${scoreWgsl(problem, 'f32')}${ENTRY(lanes)} {
   ${each(
+    owned,
     (r) => `let key_${r} = wid.x * ${keys}u + ${r * lanes}u + lane;
   let inside_${r} = min(key_${r}, ${S - 1}u);
   let of_key_${r} = select(0, key_segments[wid.z * ${S}u + inside_${r}], key_${r} < ${S}u);
@@ -282,9 +295,10 @@ export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outpu
     ${loadShare(problem, lanes, 'g_', 'g', 'query_row')}
     ${handRound(problem, subgroup, 'query_', 'q_')}
     ${handRound(problem, subgroup, 'gradient_', 'g_')}
-    ${dotProducts(problem, products('s', 'k'), 'query_')}
-    ${dotProducts(problem, products('dp', 'v'), 'gradient_')}
+    ${dotProducts(problem, products(owned, 's', 'k'), 'query_')}
+    ${dotProducts(problem, products(owned, 'dp', 'v'), 'gradient_')}
     ${each(
+      owned,
       (r) => `let seen_${r} = ${sees(problem, 'i32(query)', `i32(key_${r})`, 'i32(about.z)', `of_key_${r}`)};
     let score_${r} = ${score(problem, `s${r}`)};
     let p_${r} = select(0.0, exp(select(-80.0, score_${r} - about.x, seen_${r})), seen_${r});
@@ -295,6 +309,7 @@ export function laneKeyValueGradient(problem: Problem, subgroup: Subgroup, outpu
     }
   }
   ${each(
+    owned,
     (r) => `if (key_${r} < ${S}u) {
     ${range(vectors)
       .map((c) => `dk[row${r} + ${c}u] = dk${r}_${c}; dv[row${r} + ${c}u] = dv${r}_${c};`)
