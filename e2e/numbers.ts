@@ -11,10 +11,10 @@ import { plan } from '../src/engine/plan/plan.ts';
 import { Device } from '../src/engine/run/device.ts';
 import { Arena, Program, type HostArray } from '../src/engine/run/program.ts';
 import { noise } from '../src/engine/tune/noise.ts';
-import type { DecoderOptions } from '../src/models/decoder.ts';
 import { baseParameters } from '../src/models/model.ts';
 import type { Optim } from '../src/train/optimizers.ts';
 import { CROSS_ENTROPY, type StepModel } from '../src/train/step-graphs.ts';
+import { options as tinyOptions } from '../src/train/tiny-options.testing.ts';
 import { Trainer } from '../src/train/trainer.ts';
 
 export interface Numbers {
@@ -138,23 +138,7 @@ function layer(): { graph: Graph; given: Record<string, HostArray> } {
   return { graph, given };
 }
 
-const options: DecoderOptions = {
-  vocab_size: 64,
-  hidden_size: 32,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  head_dim: 8,
-  intermediate_size: 96,
-  max_position_embeddings: 64,
-  norm_eps: 1e-5,
-  rotary: { theta: 10000, dims: 8, scaling: { kind: 'default' } },
-  activation: 'silu',
-  tie_word_embeddings: true,
-  qkv_bias: true,
-  output_bias: false,
-  mlp_bias: false,
-};
+const options = { ...tinyOptions, num_hidden_layers: 2 };
 const lora = { r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: ['q_proj', 'down_proj'], use_rslora: false };
 const TRAINERS: Readonly<Record<string, { model: StepModel; optim: Optim }>> = {
   'all weights by Adafactor': { model: { options, adapter: null, trainable: () => true }, optim: 'adafactor' },

@@ -3,30 +3,14 @@ import { sizeOf, type Shape } from '../engine/graph/types.ts';
 import type { Device } from '../engine/run/device.ts';
 import { noise, testDevice } from '../engine/testing.ts';
 import { pack } from '../formats/pack-weights.ts';
-import type { DecoderOptions } from '../models/decoder.ts';
 import { baseParameters } from '../models/model.ts';
 import type { MicroBatch } from './batch.ts';
 import type { OptimizerSettings } from './optimizers.ts';
 import { CROSS_ENTROPY, type StepModel } from './step-graphs.ts';
+import { options } from './tiny-options.testing.ts';
 import { Trainer, type GradientCheckpointing, type StepResult, type TrainPlan } from './trainer.ts';
 
-export const options: DecoderOptions = {
-  vocab_size: 64,
-  hidden_size: 32,
-  num_hidden_layers: 6,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  head_dim: 8,
-  intermediate_size: 96,
-  max_position_embeddings: 64,
-  norm_eps: 1e-5,
-  rotary: { theta: 10000, dims: 8, scaling: { kind: 'default' } },
-  activation: 'silu',
-  tie_word_embeddings: true,
-  qkv_bias: true,
-  output_bias: false,
-  mlp_bias: false,
-};
+export { options };
 const lora = { r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: ['q_proj', 'v_proj', 'down_proj'] };
 export const MODELS: Record<string, StepModel> = {
   'an adapter with dropout': {
