@@ -184,8 +184,13 @@ ${grid.entry} {
 
 /** The nearest code; one of a negative number stays below 0. */
 function nearest(map: Float64Array, x: number, negative: boolean): number {
-  let best = 0;
-  for (let code = 1; code < 256; code++) if (Math.abs(map[code]! - x) < Math.abs(map[best]! - x)) best = code;
+  let [low, high] = [0, 255];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (map[middle]! <= x) low = middle;
+    else high = middle;
+  }
+  const best = map[high]! - x < x - map[low]! ? high : low;
   return negative && map[best]! >= 0 ? best - 1 : best;
 }
 

@@ -24,8 +24,12 @@ export const dropoutOp: OpDefinition<DropoutAttributes> = {
 
   reference([x, seed], { p, site }) {
     const [key, step] = seed!.data;
-    const words = (quad: number) => philox([quad, site, step!, 0], [key!, 0]);
-    const data = x!.data.map((value, i) => (words(Math.floor(i / 4))[i % 4]! >= threshold(p) ? value / (1 - p) : 0));
+    const data = new Float64Array(x!.data.length);
+    for (let start = 0; start < data.length; start += 4) {
+      const words = philox([start / 4, site, step!, 0], [key!, 0]);
+      for (let i = start; i < Math.min(start + 4, data.length); i++)
+        data[i] = words[i - start]! >= threshold(p) ? x!.data[i]! / (1 - p) : 0;
+    }
     return [{ shape: x!.shape, data }];
   },
 

@@ -13,6 +13,7 @@ import { plan } from '../../plan/plan.ts';
 import { Arena, Program } from '../../run/program.ts';
 import { expectClose, floats, integers, testDevice, type OpInput } from '../../testing.ts';
 import { embedding, linearLoss, linearTopk, matmul, sumSquares } from '../index.ts';
+import { unpack } from './unpack.ts';
 
 const DTYPES = ['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const;
 
@@ -103,4 +104,14 @@ describe.each(DTYPES)('a weight held as %s', (dtype) => {
 
   it('is never trained', () =>
     expect(() => new Graph().parameter('w', [4, 4], { trainable: true, dtype })).toThrow(/is trained/));
+});
+
+it('is unpacked by more than 65,535 workgroups', { timeout: 300_000 }, async () => {
+  const device = await testDevice();
+  const odd = floats([599_179, 7], 9);
+  const graph = new Graph();
+  graph.output('out', unpack(graph.parameter('weight', odd.shape, { dtype: 'f16' })));
+  const planned = plan(graph, device.limits);
+  expect(planned.dispatches[0]!.dispatch.workgroups.reduce((a, b) => a * b)).toBeGreaterThan(65_535);
+  await check('f16', odd, [], (weight) => [unpack(weight)]);
 });
