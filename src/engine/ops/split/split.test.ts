@@ -28,6 +28,16 @@ describe('split and concat', () => {
       checkGradient({ inputs: parts, build: (...values) => concat(values) });
     });
   }
+  it.each([
+    [3, 5],
+    [8, 4],
+  ])('columns of %i and %i in windows of a smaller binding', async (...sizes) => {
+    const rows = [5, 123];
+    const whole = floats([...rows, sizes[0] + sizes[1]], 1);
+    const parts = sizes.map((size, i) => floats([...rows, size], i));
+    await checkKernel({ inputs: [whole], build: (x) => split(x, sizes), tolerance: 0, maxBinding: 8192 });
+    await checkKernel({ inputs: parts, build: (...values) => concat(values), tolerance: 0, maxBinding: 8192 });
+  });
   it('a part that nobody uses has no gradient', () =>
     checkGradient({ inputs: [floats([2, 6], 1)], build: (x) => split(x, [2, 1, 3])[2]! }));
   it('keeps symbols, refuses what does not add up', () => {

@@ -5,6 +5,7 @@
  *   concat  and back
  */
 import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Operand, type Value } from '../../graph/types.ts';
+import { commonWindows, locate, matrixOf } from '../../graph/windows.ts';
 import { scale } from '../scale/scale.ts';
 import { flatGrid } from '../wgsl.ts';
 
@@ -77,30 +78,37 @@ export const concatOp: OpDefinition = {
   kernel: ({ inputs, outputs: [out] }) => copies(out!, inputs, 'concat'),
 };
 
-/** A dispatch a part, between it and its columns of the whole. */
+/** A dispatch a part, between it and its columns of the whole; one for each window of rows where either lies in several. */
 function copies(whole: Operand, parts: readonly Operand[], to: 'split' | 'concat'): Dispatch[] {
   const sizes = parts.map(({ shape }) => shape.at(-1)!);
   const width = sizes.every((size) => size % 4 === 0) ? 4 : 1;
   const element = width === 4 ? 'vec4<f32>' : 'f32';
   const columns = whole.shape.at(-1)! / width;
-  let start = 0;
-  return parts.map((part, i) => {
-    const size = sizes[i]! / width;
-    const grid = flatGrid(part.size / width);
-    const at = `(i / ${size}u) * ${columns}u + ${start}u + i % ${size}u`;
-    start += size;
-    return {
-      label: `${to} ${part.shape.join('x')}`,
-      bindings: [
-        { name: 'whole', operand: whole, access: to === 'concat' ? 'write' : 'read', element },
-        { name: 'part', operand: part, access: to === 'split' ? 'write' : 'read', element },
-      ],
-      code: `${grid.entry} {
+  let first = 0;
+  return parts.flatMap((part, n) => {
+    const size = sizes[n]! / width;
+    const at = `(i / ${size}u) * ${columns}u + ${first}u + i % ${size}u`;
+    first += size;
+    const windows = commonWindows(matrixOf(whole).rows, [
+      { operand: whole, first: 0 },
+      { operand: part, first: 0 },
+    ]);
+    return windows.map(({ start, rows }): Dispatch => {
+      const grid = flatGrid(rows * size);
+      const rowsOf = (operand: Operand) => ({ ...locate(operand, start), length: rows * matrixOf(operand).width });
+      return {
+        label: `${to} ${rows}x${sizes[n]}`,
+        bindings: [
+          { name: 'whole', ...rowsOf(whole), access: to === 'concat' ? 'write' : 'read', element },
+          { name: 'part', ...rowsOf(part), access: to === 'split' ? 'write' : 'read', element },
+        ],
+        code: `${grid.entry} {
   ${grid.index}
   ${to === 'split' ? `part[i] = whole[${at}];` : `whole[${at}] = part[i];`}
 }`,
-      workgroups: grid.workgroups,
-    };
+        workgroups: grid.workgroups,
+      };
+    });
   });
 }
 
