@@ -1,6 +1,9 @@
 /** Processes as Linux lists them in /proc: the browsers of a profile, and what they and their children hold in memory. */
 import { readFileSync, readdirSync } from 'node:fs';
 
+/** Linux's USER_HZ, on every architecture that a browser runs on. */
+const TICKS_A_SECOND = 100;
+
 /** @returns {number[]} */
 export function browsersOf(profile) {
   return readdirSync('/proc')
@@ -16,23 +19,29 @@ export function tryKill(pid) {
   }
 }
 
-/** Of these processes and all that they started. */
-export function residentBytes(pids) {
-  const parents = new Map();
-  for (const name of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
-    const status = read(`/proc/${name}/status`);
-    const parent = /^PPid:\s+(\d+)/m.exec(status)?.[1];
-    const kilobytes = /^VmRSS:\s+(\d+)/m.exec(status)?.[1];
-    if (parent && kilobytes) parents.set(Number(name), { parent: Number(parent), bytes: Number(kilobytes) * 1024 });
+/**
+ * What these processes and all that they started hold in memory, and the processor time that they have taken so far.
+ * @returns {{ bytes: number, processorSeconds: number }}
+ */
+export function usageOf(pids) {
+  const all = new Map();
+  for (const pid of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
+    const kilobytes = /^VmRSS:\s+(\d+)/m.exec(read(`/proc/${pid}/status`))?.[1];
+    // after the name, which may hold anything: state, parent, …, and as the 12th and 13th user and system time in ticks
+    const fields = read(`/proc/${pid}/stat`).split(') ').at(-1).split(' ');
+    if (!kilobytes || fields.length < 13) continue;
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    all.set(Number(pid), { parent: Number(fields[1]), bytes: Number(kilobytes) * 1024, ticks });
   }
   const mine = new Set(pids);
   for (let grew = true; grew;) {
     grew = false;
-    for (const [pid, { parent }] of parents) {
+    for (const [pid, { parent }] of all) {
       if (!mine.has(pid) && mine.has(parent)) grew = Boolean(mine.add(pid));
     }
   }
-  return [...mine].reduce((sum, pid) => sum + (parents.get(pid)?.bytes ?? 0), 0);
+  const sum = (of) => [...mine].reduce((total, pid) => total + (all.has(pid) ? of(all.get(pid)) : 0), 0);
+  return { bytes: sum(({ bytes }) => bytes), processorSeconds: sum(({ ticks }) => ticks) / TICKS_A_SECOND };
 }
 
 function read(file) {

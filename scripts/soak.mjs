@@ -2,7 +2,7 @@
  * `node scripts/soak.mjs [--kills N] [--seed S] [RECIPE.json]`: a run is killed with -9 at N random moments (the command line,
  * the browser, or both) and resumed each time, over as many runs as that takes; what each leaves must be, bit for bit, what an
  * undisturbed run leaves.
- * `--minutes M` instead: a run that trains so long, watched for memory and rate (soak-memory.mjs).
+ * `--minutes M` instead: a run that trains so long, watched for memory and the cost of a step (soak-watch.mjs).
  * Linux only: it finds the browser's processes in /proc. `npm test` does it with five kills (e2e/soak.test.ts).
  */
 import { spawn } from 'node:child_process';
@@ -112,8 +112,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     allowPositionals: true,
   });
   if (values.minutes) {
-    const { watchMemory } = await import('./soak-memory.mjs');
-    process.exitCode = (await watchMemory(Number(values.minutes))) ? 0 : 1;
+    const { watch } = await import('./soak-watch.mjs');
+    process.exitCode = (await watch(Number(values.minutes))) ? 0 : 1;
   } else {
     const result = await soak({ recipe: positionals[0], kills: Number(values.kills), seed: Number(values.seed) });
     process.stdout.write(
