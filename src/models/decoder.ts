@@ -318,7 +318,7 @@ export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): LoraS
     },
     head(path, head) {
       const target = adaptedHead(settings, path);
-      return target ? headWithLora(graph, target, head, { trainable, drop }) : head;
+      return target ? headWithLora(graph, target, head, { trainable, dora, drop }) : head;
     },
   };
 }

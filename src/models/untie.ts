@@ -23,7 +23,7 @@ export async function fitted<Options extends ModelOptions>(
 ): Promise<{ model: Model<Options>; adapter: Adapter }> {
   refuseUnserved(config, name);
   const staysTied = config.ensure_weight_tying && base.options.tie_word_embeddings;
-  const model = config.ensure_weight_tying ? base : untiedFor(base, config, name);
+  const model = config.ensure_weight_tying ? base : untiedFor(base, config);
   const own = new Map(underOneName(model.options, tensors));
   if (staysTied) own.delete(headOf(model.options).weight);
   return { model, adapter: await withoutCopies(model, { config, tensors: own }, name) };
@@ -75,17 +75,10 @@ export function stored({ options }: Pick<Model<ModelOptions>, 'options'>, { conf
 }
 
 /** The model with a head of its own, where these settings train one of two that are tied. */
-export function untiedFor<Options extends ModelOptions>(
-  model: Model<Options>,
-  settings: LoraSettings,
-  file: string,
-): Model<Options> {
+export function untiedFor<Options extends ModelOptions>(model: Model<Options>, settings: LoraSettings): Model<Options> {
   const { options } = model;
   const head = headOf(options);
   const pair = adaptedHead(settings, head.weight.replace(/\.weight$/, ''));
-  if (pair && settings.use_dora) {
-    throw new InputError(file, 'use_dora', `it is not served for ${pair.path}`, 'a pair without it, or other layers');
-  }
   if (!options.tie_word_embeddings) return model;
   const table = headName(options);
   if (!pair && !trainsWhole(settings, table) && !trainsWhole(settings, head.weight)) return model;
