@@ -15,7 +15,7 @@ function logits(as: 'head' | 'linear', dora: boolean, p: number): Float64Array {
   const hidden = graph.input('hidden', [2, 5, H]);
   const weight = graph.parameter('lm_head.weight', [V, H]);
   const drop = { p, seed: graph.input('seed', [2], 'i32'), site: () => 4 };
-  const choices = { trainable: true, dora, drop };
+  const choices = { trainable: true, dora, bias: false, drop };
   const product = (x: typeof hidden, w: typeof weight) => matmul(x, w, { transB: true });
   let result;
   if (as === 'linear') {

@@ -5,7 +5,7 @@
  * DoRA (Liu et al. 2024) trains the length of each output's row apart from its direction:
  *   y = m / ‖W + scaling · B·A‖ ∘ (W + scaling · B·A) x,  the norm held constant in the gradient
  *
- * Beside the pairs an adapter may train whole weights of the base, under the base's own names: biases, and modules that
+ * With `lora_bias` B has a bias, which joins before the scaling. Beside the pairs an adapter may train whole weights of the base, under the base's own names: biases, and modules that
  * are saved with it.
  */
 import type { Value } from '../engine/graph/types.ts';
@@ -21,6 +21,7 @@ export interface LoraSettings {
   readonly target_modules: readonly string[] | string;
   readonly use_rslora: boolean;
   readonly use_dora?: boolean;
+  readonly lora_bias?: boolean;
   /** Rows of the embedding, or of modules by name, that are trained too. */
   readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
@@ -75,7 +76,7 @@ export function adaptedHead(settings: LoraSettings, path: string): AdaptedLinear
 export function trainsWhole(settings: LoraSettings, name: string): boolean {
   const path = name.slice(0, Math.max(0, name.lastIndexOf('.')));
   if (savedModule(settings, path) !== undefined) return true;
-  if (!name.endsWith('.bias')) return false;
+  if (!name.endsWith('.bias') || name.endsWith('.lora_B.bias')) return false;
   return settings.bias === 'all' || (settings.bias === 'lora_only' && adapted(settings, path) !== undefined);
 }
 
@@ -116,6 +117,8 @@ export interface LinearSite {
 export interface LoraChoices {
   readonly trainable: boolean;
   readonly dora: boolean;
+  /** Whether B has a bias; PEFT has none beside DoRA. */
+  readonly bias: boolean;
   readonly drop: LoraDropout | undefined;
 }
 
@@ -124,7 +127,7 @@ export function withLora(
   graph: Graph,
   linear: AdaptedLinear,
   { x, w, y, conv1d }: LinearSite,
-  { trainable, dora, drop }: LoraChoices,
+  { trainable, dora, bias, drop }: LoraChoices,
 ): Value {
   const inputs = x.type.shape.at(-1)!;
   const outputs = y.type.shape.at(-1)!;
@@ -133,7 +136,8 @@ export function withLora(
   const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
   const drops = drop !== undefined && drop.p > 0;
   const dropped = drops ? dropout(x, drop.seed, { p: drop.p, site: drop.site() }) : x;
-  const low = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  const product = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  const low = bias ? add(product, graph.parameter(`${path}.lora_B.bias`, [outputs], { trainable })) : product;
   if (!dora) return addScaled(y, low, scaling);
 
   const gain = gainOf(graph, linear, { w, a, b, conv1d }, trainable);
@@ -165,7 +169,7 @@ export function headWithLora(
   graph: Graph,
   linear: AdaptedLinear,
   { hidden, weight }: { hidden: Value; weight: Value },
-  { trainable, dora, drop }: LoraChoices,
+  { trainable, dora, drop }: Omit<LoraChoices, 'bias'>,
 ): { hidden: Value; weight: Value } {
   const { path, r, scaling } = linear;
   const [outputs, inputs] = weight.type.shape as [number, number];

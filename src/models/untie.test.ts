@@ -58,6 +58,25 @@ describe('an adapter that saves a tied table whole', () => {
       tensors: new Map(),
     });
     const refused = (more: object) => expect(tied().then((base) => fitted(base, given(more), 'a'))).rejects;
-    await refused({ others: { lora_bias: true } }).toThrow('a: adapter_config.json: lora_bias');
+    await refused({ others: { use_qalora: true } }).toThrow('a: adapter_config.json: use_qalora');
+  });
+
+  it('is refused by tensor for a pair on an embedding, and for a bias of B that nothing could take', async () => {
+    const fit = async (names: string[], more: object) =>
+      fitted(
+        await tied(),
+        {
+          config: adapterConfig({ target_modules: ['q_proj'], ...more }),
+          tensors: new Map(names.map((name) => [name, { shape: [1], data: new Float32Array(1) }])),
+        },
+        'a',
+      );
+    const embedded = 'model.embed_tokens.lora_embedding_A';
+    await expect(fit([embedded], {})).rejects.toThrow(`a: tensor ${embedded}: pairs on an embedding are not served`);
+    const pair = 'model.layers.0.self_attn.q_proj.lora_A.weight';
+    await expect(fit([pair], { lora_bias: true })).rejects.toThrow(
+      'lora_bias: model.layers.0.self_attn.q_proj has no bias',
+    );
+    await expect(fit([], { lora_bias: true, use_dora: true })).rejects.toThrow('PEFT has none beside use_dora');
   });
 });
