@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { nodeFolder } from '../cli/node-files.ts';
-import { adapterConfig, type Adapter } from '../formats/peft.ts';
-import { openModel } from './model.ts';
+import { adapterConfig, type Adapter, type AdapterConfig } from '../formats/peft.ts';
+import { tinyEncoderFolder } from './architectures/tiny-encoder.testing.ts';
+import { openAnyModel, openModel } from './model.ts';
 import { fitted, stored } from './untie.ts';
 
 const EMBEDDING = 'model.embed_tokens.weight';
@@ -50,6 +51,22 @@ describe('an adapter that saves a tied table whole', () => {
     expect([...both.tensors.keys()]).toEqual([]);
     const other = { config, tensors: new Map([[HEAD, { shape, data: copy.map((value) => value + 1) }]]) };
     await expect(fitted(base, other, 'a')).rejects.toThrow('a: tensor lm_head.weight: it is not the base’s');
+  });
+
+  it('keeps the bias of an encoder’s head under both of the names that PEFT asks for', async () => {
+    const base = await openAnyModel(await tinyEncoderFolder('bert'));
+    const names = ['cls.predictions.bias', 'cls.predictions.decoder.bias'];
+    const of = (config: Partial<AdapterConfig>): Adapter => ({
+      config: adapterConfig({ target_modules: ['query'], ...config }),
+      tensors: new Map(names.map((name) => [name, { shape: [40], data: new Float32Array(40).fill(1) }])),
+    });
+    const whole = of({ modules_to_save: ['cls'] });
+    const { model, adapter } = await fitted(base, whole, 'a');
+    expect([...adapter.tensors.keys()]).toEqual([names[1]]);
+    expect(new Set(stored(model, adapter).tensors.keys())).toEqual(new Set(names));
+    const decoder = of({ modules_to_save: ['decoder'] });
+    const own = await fitted(base, decoder, 'a');
+    expect([...stored(own.model, own.adapter).tensors.keys()]).toEqual([names[1]]);
   });
 
   it('is refused by option where it computes what is not served', async () => {

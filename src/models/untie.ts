@@ -98,11 +98,20 @@ export function fittedName(
   return peftName(settings, trainsWhole(settings, tied_bias) ? tied_bias : name);
 }
 
-/** The adapter as PEFT reads it again: a weight that stays tied is in the file under both names. */
+/**
+ * The adapter as PEFT reads it again: a weight that stays tied is in the file under both names, and so is the bias of an
+ * encoder's head; PEFT refuses a saved module of which a name is missing.
+ */
 export function stored({ options }: Pick<Model<ModelOptions>, 'options'>, { config, tensors }: Adapter): Adapter {
+  const all = new Map(tensors);
   const shared = tensors.get(headName(options));
-  if (!config.ensure_weight_tying || !options.tie_word_embeddings || !shared) return { config, tensors };
-  return { config, tensors: new Map([...tensors, [headOf(options).weight, shared]]) };
+  if (config.ensure_weight_tying && options.tie_word_embeddings && shared) all.set(headOf(options).weight, shared);
+  if (isEncoder(options)) {
+    const names = [headOf(options).bias!, options.names.tied_bias];
+    const bias = names.map((name) => tensors.get(name)).find((value) => value !== undefined);
+    if (bias) for (const name of names) if (trainsWhole(config, name)) all.set(name, bias);
+  }
+  return { config, tensors: all };
 }
 
 /** The model with a head of its own, where these settings train one of two that are tied. */
