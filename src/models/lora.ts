@@ -136,7 +136,10 @@ export function withLora(
   const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
   const drops = drop !== undefined && drop.p > 0;
   const dropped = drops ? dropout(x, drop.seed, { p: drop.p, site: drop.site() }) : x;
-  const product = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  const down = matmul(dropped, a, { transB: true });
+  // scaled while it is narrow; a plan adds the second product straight onto y
+  if (!dora && !bias) return add(y, matmul(scale(down, scaling), b, { transB: true }));
+  const product = matmul(down, b, { transB: true });
   const low = bias ? add(product, graph.parameter(`${path}.lora_B.bias`, [outputs], { trainable })) : product;
   if (!dora) return addScaled(y, low, scaling);
 

@@ -20,6 +20,7 @@ import {
 } from '../graph/types.ts';
 import { matrixOf, rowWindows, type SizeLimits } from '../graph/windows.ts';
 import { allocate, type Lifetime, type Slot } from './arena.ts';
+import { fuse } from './fuse.ts';
 import { order } from './order.ts';
 
 /** Where a dispatch finds an operand: in the arena, or in a source from its element `start` on. */
@@ -63,7 +64,7 @@ export interface PlannedMemory {
 const MOST_BINDINGS = 8;
 
 export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
-  const nodes = order(graph);
+  const nodes = fuse(graph, order(graph));
   const operands = new Map<Value, Operand>();
   const placements = new Map<Operand, Placement>();
   const lifetimes = new Map<Operand, Lifetime>();

@@ -9,7 +9,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
+import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 const MOST_ROWS = 4;
 const ALONG_K = 32;
@@ -33,6 +33,8 @@ export function fewRowsCode(window: MatmulWindow): MatmulCode {
   const groups = Math.ceil(N / ROWS_A_GROUP);
   const groupsX = Math.min(groups, 65535);
   const count = M * ROWS_A_GROUP;
+  const begins = beginOf(window);
+  const row = `(lid / ${ROWS_A_GROUP}u)`;
   const code = `${reader.functions}var<workgroup> partial: array<f32, ${count * ALONG_K}>;
 @compute @workgroup_size(64) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let first = (wid.x + wid.y * ${groupsX}u) * ${ROWS_A_GROUP}u;
@@ -53,7 +55,7 @@ ${sums.map(({ i, j, name }) => `  partial[(${i * ROWS_A_GROUP + j}u + mine) * ${
     let n = first + lid % ${ROWS_A_GROUP}u;
     var sum = 0.0;
     for (var i = 0u; i < ${rolled(ALONG_K, 'lid')}; i++) { sum += partial[lid * ${ALONG_K}u + i]; }
-    if (n < ${N}u) { out[(lid / ${ROWS_A_GROUP}u) * ${stridesOf(window).out}u + n] = sum; }
+    if (n < ${N}u) { out[${row} * ${stridesOf(window).out}u + n] = sum${begins ? ` + ${begins.array}[${row} * ${begins.stride}u + n]` : ''}; }
   }
 }`;
   return {

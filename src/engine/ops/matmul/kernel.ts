@@ -1,5 +1,5 @@
 /**
- * out[M,N] = A[M,K] · B[K,N] (or += ), any operand stored transposed, as one dispatch. What computes it is chosen in
+ * out[M,N] = A[M,K] · B[K,N] (or += , or onto another matrix), any operand stored transposed, as one dispatch. What computes it is chosen in
  * variants.ts; all but few-rows.ts sum over k in ascending order by one fma each, so they give the same bits.
  */
 import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
@@ -22,6 +22,8 @@ export interface MatmulWindow {
   readonly strides?: { readonly a: number; readonly out: number };
   /** out += A·B instead of out = A·B: the sums go on from what is there, with the same bits as one longer sum. */
   readonly accumulate?: boolean;
+  /** out = onto + A·B: what the sums begin with, [M, N] as out lies, or a row [N] for all rows (a bias). Not with accumulate. */
+  readonly onto?: { readonly operand: Operand; readonly offset: number; readonly row: boolean };
   readonly label?: string;
   /** What the device can do and what was found out about it; without, the variant that runs everywhere. */
   readonly limits?: Pick<
@@ -32,6 +34,16 @@ export interface MatmulWindow {
 
 export function stridesOf({ M, N, K, transA, strides }: MatmulWindow): { a: number; out: number } {
   return strides ?? { a: transA ? M : K, out: N };
+}
+
+/**
+ * Where the sums begin, for kernels to write: undefined where at zero, else the array and how far apart its rows lie, in elements.
+ */
+export function beginOf(window: MatmulWindow): { readonly array: 'out' | 'onto'; readonly stride: number } | undefined {
+  const { accumulate, onto } = window;
+  const { out } = stridesOf(window);
+  if (onto) return { array: 'onto', stride: onto.row ? 0 : out };
+  return accumulate ? { array: 'out', stride: out } : undefined;
 }
 
 export interface MatmulCode {
@@ -46,7 +58,8 @@ export interface MatmulCode {
 export function matmulDispatch(window: MatmulWindow): Dispatch {
   const { M, N, K, limits } = window;
   const layout = `${window.transA ? 'T' : 'N'}${window.transB ? 'T' : 'N'}`;
-  const key = `matmul ${layout} ${M}x${K}x${N} ${window.b.type.dtype}${window.accumulate ? ' +=' : ''}`;
+  const begin = window.accumulate ? ' +=' : window.onto ? ` onto ${window.onto.row ? 'a row' : 'all'}` : '';
+  const key = `matmul ${layout} ${M}x${K}x${N} ${window.b.type.dtype}${begin}`;
   const variants = variantsOf(window);
   const chosen = variants.find(({ name }) => name === limits?.tuning?.get(key)) ?? variants[0]!;
   const label = window.label ?? `matmul ${layout} ${M}x${K}x${N}`;
@@ -68,7 +81,7 @@ function dispatchWith(
   { code, elements, workgroups, subgroups }: MatmulCode,
   label: string,
 ): Dispatch {
-  const { M, N, K, offsets } = window;
+  const { M, N, K, offsets, onto } = window;
   const strides = stridesOf(window);
   const [rowsA, columnsA] = window.transA ? [K, M] : [M, K];
   const lengths = { a: (rowsA - 1) * strides.a + columnsA, b: K * N, out: (M - 1) * strides.out + N };
@@ -82,7 +95,23 @@ function dispatchWith(
   });
   return {
     label,
-    bindings: [binding('a'), binding('b'), binding('out')],
+    bindings: [
+      binding('a'),
+      binding('b'),
+      ...(onto
+        ? [
+            {
+              name: 'onto',
+              operand: onto.operand,
+              access: 'read' as const,
+              element: elements.out,
+              offset: onto.offset,
+              length: onto.row ? N : lengths.out,
+            },
+          ]
+        : []),
+      binding('out'),
+    ],
     code,
     workgroups,
     flops: 2 * M * N * K,

@@ -10,7 +10,7 @@
 import { isPacked, weightReader } from '../../graph/packing.ts';
 import type { KernelLimits } from '../../graph/types.ts';
 import { rolled } from '../wgsl.ts';
-import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
+import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 /** Subgroups of these sizes belong to adapters that compute on the CPU. */
 const CPU_LANES = [4, 8];
@@ -111,14 +111,19 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
         }
       }
 
-  const row = (i: number): string => `(m + ${i}u) * ${strides.out}u + n`;
+  const starts = beginOf(window);
+  const row = (i: number, stride = strides.out): string => `(m + ${i}u) * ${stride}u + n`;
   // sums that go on have one owner each; else, where tiles overlap at an edge, both store the same numbers
   const guarded = (own: string, statement: string): string =>
     accumulate && own !== '' ? `if (${own}) { ${statement} }` : statement;
   const begin = (i: number): string[] => {
-    if (!accumulate) return range(TN).map((j) => `var c${i}_${j} = 0.0;`);
-    if (!wide) return range(TN).map((j) => `var c${i}_${j} = out[${row(i)} + ${j}u];`);
-    return [`let o${i} = out[(${row(i)}) / ${TN}u];`, ...range(TN).map((j) => `var c${i}_${j} = o${i}[${j}];`)];
+    if (!starts) return range(TN).map((j) => `var c${i}_${j} = 0.0;`);
+    const { array, stride } = starts;
+    if (!wide) return range(TN).map((j) => `var c${i}_${j} = ${array}[${row(i, stride)} + ${j}u];`);
+    return [
+      `let o${i} = ${array}[(${row(i, stride)}) / ${TN}u];`,
+      ...range(TN).map((j) => `var c${i}_${j} = o${i}[${j}];`),
+    ];
   };
   const stores = range(R).map((i) => {
     const sums = range(TN).map((j) => `c${i}_${j}`);

@@ -67,6 +67,25 @@ export const matmulOp: OpDefinition<MatmulAttributes> = {
   },
 };
 
+/**
+ * The product added to what is there already: inputs a, b and `onto`, of the product's shape or that of its last axes. What a
+ * plan makes of a matmul and an add (plan/fuse.ts): the sums begin with `onto` instead of 0, which saves writing and reading the
+ * product. In graphs it is never met.
+ */
+export const matmulOntoOp: OpDefinition<MatmulAttributes> = {
+  name: 'matmul onto',
+  packed: [1],
+  infer: ([a, b], attributes) => matmulOp.infer([a!, b!], attributes),
+  cost([a, b, onto], outputs, attributes) {
+    const { flops, bytes } = matmulOp.cost([a!, b!], outputs, attributes);
+    return { flops: flops + sizeOf(outputs[0]!.shape), bytes: bytes + bytesOf(onto!) };
+  },
+  kernel({ inputs: [a, b, onto], outputs: [out], attributes, limits }) {
+    const { M, N, K } = sizes(a!.type, b!.type, attributes);
+    return matmulDispatches({ a: a!, b: b!, onto: onto!, out: out!, M, N, K, ...attributes, limits });
+  },
+};
+
 function sizes(
   a: TensorType,
   b: TensorType,

@@ -10,7 +10,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
+import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 export interface SharedTile {
   /** Entries of `out` of a workgroup, and steps of K between two barriers; multiples of 4. */
@@ -33,7 +33,7 @@ export function suitsShared(window: MatmulWindow, { BM, BN, BK }: SharedTile): b
 }
 
 export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedTile): MatmulCode {
-  const { b: weight, M, N, K, transA = false, transB = false, accumulate = false } = window;
+  const { b: weight, M, N, K, transA = false, transB = false } = window;
   const strides = stridesOf(window);
   const [acrossN, acrossM] = [BN / TN, BM / TM];
   const threads = acrossN * acrossM;
@@ -78,11 +78,13 @@ ${puts.join('\n')}
   };
 
   const [rows, columns] = [range(TM), range(TN / 4)];
-  const at = (i: number, q: number): string => `out[((m + ${i}u) * ${strides.out}u + n) / 4u + ${q}u]`;
+  const begins = beginOf(window);
+  const at = (i: number, q: number, { array, stride } = { array: 'out', stride: strides.out }): string =>
+    `${array}[((m + ${i}u) * ${stride}u + n) / 4u + ${q}u]`;
   const inside = (i: number, q: number, statement: string): string =>
     `if (m + ${i}u < ${M}u && n + ${4 * q}u < ${N}u) { ${statement} }`;
   const begin = (i: number, q: number): string =>
-    `var c${i}_${q} = vec4<f32>();${accumulate ? ` ${inside(i, q, `c${i}_${q} = ${at(i, q)};`)}` : ''}`;
+    `var c${i}_${q} = vec4<f32>();${begins ? ` ${inside(i, q, `c${i}_${q} = ${at(i, q, begins)};`)}` : ''}`;
   const code = `${reader.functions}var<workgroup> panel_a: array<vec4<f32>, ${(BK * BM) / 4}>;
 var<workgroup> panel_b: array<vec4<f32>, ${(BK * BN) / 4}>;
 @compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {

@@ -6,7 +6,7 @@
  */
 import { weightReader } from '../../graph/packing.ts';
 import { rolled } from '../wgsl.ts';
-import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
+import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 /** What one thread computes and how threads are grouped. */
 export interface MatmulTile {
@@ -33,8 +33,9 @@ export function tileOf(M: number, N: number, TM: number, TN: number): MatmulTile
 }
 
 export function tiledCode(window: MatmulWindow, { TM, TN, WX, WY }: MatmulTile): MatmulCode {
-  const { b: weight, M, N, K, transA = false, transB = false, accumulate = false } = window;
+  const { b: weight, M, N, K, transA = false, transB = false } = window;
   const strides = stridesOf(window);
+  const begins = beginOf(window);
   // an accumulator spans `width` columns of a row
   const width = Math.min(TN, 4);
   const type = ['', 'f32', 'vec2<f32>', '', 'vec4<f32>'][width]!;
@@ -96,15 +97,16 @@ export function tiledCode(window: MatmulWindow, { TM, TN, WX, WY }: MatmulTile):
 
   const guarded = (what: string, statement: string): string =>
     what === '' ? statement : `if (${what}) { ${statement} }`;
+  const own = { array: 'out', stride: strides.out };
   /** Where the accumulators `q` of row i lie, or their entry j. */
-  const at = (i: number, q: number, j?: number): string =>
+  const at = (i: number, q: number, j?: number, { array, stride } = own): string =>
     j === undefined
-      ? `out[((m + ${i}u) * ${strides.out}u + n) / 4u + ${q}u]`
-      : `out[(m + ${i}u) * ${strides.out}u + n + ${q * width + j}u]`;
+      ? `${array}[((m + ${i}u) * ${stride}u + n) / 4u + ${q}u]`
+      : `${array}[(m + ${i}u) * ${stride}u + n + ${q * width + j}u]`;
   const begin = (i: number, q: number): string => {
-    if (!accumulate) return `${type}()`;
-    const parts = range(width).map((j) => at(i, q, j));
-    return vectorOut ? at(i, q) : `${type}(${parts.join(', ')})`;
+    if (!begins) return `${type}()`;
+    const parts = range(width).map((j) => at(i, q, j, begins));
+    return vectorOut ? at(i, q, undefined, begins) : `${type}(${parts.join(', ')})`;
   };
   const storeRow = (i: number): string => {
     const statements = columns.flatMap((q) => {

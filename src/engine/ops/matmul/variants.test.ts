@@ -1,7 +1,7 @@
 /**
  * Every variant that a device may be given, against float64 and against each other: plain products, products added to what
- * is in the output, and both within operands that are larger than the product (windows.ts). No other form exists: biases,
- * residuals and activations are ops of their own.
+ * is in the output, to another matrix or to a row, and within operands that are larger than the product (windows.ts). No other
+ * form exists: activations are ops of their own.
  */
 import { describe, expect, it } from 'vitest';
 import { pack, unpack } from '../../../formats/pack-weights.ts';
@@ -27,26 +27,31 @@ type Sizes = readonly [M: number, N: number, K: number];
 interface Form {
   readonly name: string;
   readonly accumulate: boolean;
+  /** Whether the sums begin with a matrix or a row of their own. */
+  readonly onto?: 'all' | 'row';
   /** Rows of B before its window, and columns of A and of the output before theirs: windows begin at multiples of 64. */
   readonly before: 0 | 64;
 }
 const PLAIN: Form = { name: '=', accumulate: false, before: 0 };
 const ADDED: Form = { name: '+=', accumulate: true, before: 0 };
+const ONTO: Form = { name: 'onto', accumulate: false, onto: 'all', before: 0 };
+const ONTO_ROW: Form = { name: 'onto a row', accumulate: false, onto: 'row', before: 0 };
 const WITHIN: Form = { name: '+= in a window', accumulate: true, before: 64 };
 
 /** out = A·B or out += A·B of a window of each, as one dispatch. */
-function product({ accumulate, before }: Form, { transA, transB }: Layout, [M, N, K]: Sizes): OpDefinition {
+function product({ accumulate, onto, before }: Form, { transA, transB }: Layout, [M, N, K]: Sizes): OpDefinition {
   return {
     name: 'product',
     packed: [1],
     inPlace: { 0: 2 },
     infer: ([, , out]) => [out!],
     cost: () => ({ flops: 2 * M * N * K, bytes: 0 }),
-    kernel: ({ inputs: [a, b, out], limits }: KernelContext): Dispatch[] => [
+    kernel: ({ inputs: [a, b, out, begin], limits }: KernelContext): Dispatch[] => [
       matmulDispatch({
         a: a!,
         b: b!,
         out: out!,
+        onto: onto && { operand: begin!, offset: 0, row: onto === 'row' },
         ...{ M, N, K, transA, transB, accumulate, limits },
         offsets: { a: before, b: before * (transB ? K : N), out: before },
         strides: { a: (transA ? M : K) + before, out: N + before },
@@ -57,10 +62,10 @@ function product({ accumulate, before }: Form, { transA, transB }: Layout, [M, N
 
 /** What that gives in float64. */
 function expected(
-  { accumulate, before }: Form,
+  { accumulate, onto, before }: Form,
   layout: Layout,
   [M, N, K]: Sizes,
-  [a, b, out]: readonly [OpInput, ArrayLike<number>, OpInput],
+  [a, b, out, begin]: readonly [OpInput, ArrayLike<number>, OpInput, OpInput],
 ): Float64Array {
   const [rowsA, columnsA] = layout.transA ? [K, M] : [M, K];
   const wideA = columnsA + before;
@@ -81,7 +86,8 @@ function expected(
   const wanted = Float64Array.from(out.data);
   sum!.data.forEach((value, i) => {
     const at = Math.floor(i / N) * (N + before) + (i % N) + before;
-    wanted[at] = accumulate ? wanted[at]! + value : value;
+    const first = accumulate ? wanted[at]! : onto ? begin.data[onto === 'row' ? i % N : i]! : 0;
+    wanted[at] = first + value;
   });
   return wanted;
 }
@@ -103,12 +109,19 @@ async function check(
   const out = floats([M, N + before], 3);
   const packed = dtype === 'f32' ? b.data : pack(dtype, b.data as Float32Array);
   const numbers = dtype === 'f32' ? b.data : unpack(dtype, packed as Int32Array, b.data.length);
-  const wanted = expected(form, layout, sizes, [a, numbers, out]);
+  const begin = floats(form.onto === 'row' ? [N] : [M, N], 4);
+  const wanted = expected(form, layout, sizes, [a, numbers, out, begin]);
   for (const limits of [{ ...device.limits, subgroupSize: undefined }, device.limits] satisfies Device['limits'][]) {
     const graph = new Graph();
     const weight = graph.parameter('b', b.shape, { dtype });
     const output = graph.state('out', out.shape);
-    graph.output('y', graph.apply(product(form, layout, sizes), [graph.input('a', a.shape), weight, output])[0]!);
+    const inputs = [
+      graph.input('a', a.shape),
+      weight,
+      output,
+      ...(form.onto ? [graph.input('begin', begin.shape)] : []),
+    ];
+    graph.output('y', graph.apply(product(form, layout, sizes), inputs)[0]!);
     const { dispatch } = plan(graph, limits).dispatches[0]!;
     const variants = dispatch.choice?.variants().map(({ name }) => name) ?? [];
     expect(variants.length, 'variants to compare').toBeGreaterThan(1);
@@ -131,7 +144,7 @@ async function check(
         met.add(variant);
       }
       const program = await Program.create(device, planned, tensors, arena);
-      const got = (await program.run({ a: a.data })).get('y') as Float32Array;
+      const got = (await program.run({ a: a.data, ...(form.onto && { begin: begin.data }) })).get('y') as Float32Array;
       program.free();
       expectClose(got, wanted, 2e-6, variant);
       first ??= got;
@@ -156,6 +169,20 @@ const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
   [PLAIN, SIZES],
   [ADDED, [[70, 44, 20]]],
   [
+    ONTO,
+    [
+      [70, 44, 20],
+      [33, 17, 9],
+    ],
+  ],
+  [
+    ONTO_ROW,
+    [
+      [70, 44, 20],
+      [33, 17, 9],
+    ],
+  ],
+  [
     WITHIN,
     [
       [36, 100, 96],
@@ -177,9 +204,9 @@ describe('every variant of a matmul gives float64’s numbers, and the same bits
       }
   // blocks of a packed weight lie along its rows; training reads it NT forward and NN backward
   for (const dtype of Object.keys(BLOCKS) as PackedDType[])
-    for (const [i, form] of [PLAIN, ADDED].entries())
-      it(`${form.name} ${named(layouts[i]!)} 36x64x128 ${dtype}`, { timeout: 300_000 }, () =>
-        check(form, dtype, layouts[i]!, [36, 128, 64]),
+    for (const [i, form] of [PLAIN, ADDED, ONTO].entries())
+      it(`${form.name} ${named(layouts[i % 2]!)} 36x64x128 ${dtype}`, { timeout: 300_000 }, () =>
+        check(form, dtype, layouts[i % 2]!, [36, 128, 64]),
       );
   // rows fold into two dimensions of the grid; 64 threads below each other are the most rows of a workgroup.
   // Not here: panels in workgroup memory fold as tiles do, and on a CPU their barriers would take minutes
