@@ -22,6 +22,25 @@ export function proposal(logit: number, log_z: ArrayLike<number>, temperatures: 
 }
 
 /**
+ * What was drawn at a place, each token once.
+ * @param ids, @param logits [N], of which equal tokens lie side by side
+ * @returns of each token the index of its first draw, and how often it counts: c / (N g)
+ */
+export function* distinct(
+  ids: ArrayLike<number>,
+  logits: ArrayLike<number>,
+  log_z: ArrayLike<number>,
+  temperatures: readonly number[],
+): Generator<readonly [at: number, weight: number], void> {
+  for (let at = 0; at < ids.length;) {
+    let next = at + 1;
+    while (next < ids.length && ids[next] === ids[at]) next++;
+    yield [at, (next - at) / (ids.length * proposal(logits[at]!, log_z, temperatures))];
+    at = next;
+  }
+}
+
+/**
  * For each point of the cumulative distribution the token that it falls on, in float64.
  * @param z [V]
  * @param points rising, from 0 and below 1

@@ -11,7 +11,10 @@ import { linearSample } from './linear-sample.ts';
 /** One in each N-th of the distribution. */
 function pointsFor(rows: number, N: number, seed = 1): OpInput {
   const at = (i: number): number => ((i % N) + philoxUniform(seed, i)) / N;
-  return { shape: [1, rows, N], data: Float32Array.from({ length: rows * N }, (_, i) => Math.min(at(i), 1 - 2 ** -24)) };
+  return {
+    shape: [1, rows, N],
+    data: Float32Array.from({ length: rows * N }, (_, i) => Math.min(at(i), 1 - 2 ** -24)),
+  };
 }
 
 /** The kernel's answer, and the logits in float64. */
