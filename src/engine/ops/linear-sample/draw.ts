@@ -21,6 +21,9 @@ export function proposal(logit: number, log_z: ArrayLike<number>, temperatures: 
   return sum / temperatures.length;
 }
 
+/** No draw falls on a token that is less likely, but by rounding; its weight would be no f32. */
+const LEAST = 1e-30;
+
 /**
  * What was drawn at a place, each token once.
  * @param ids, @param logits [N], of which equal tokens lie side by side
@@ -35,7 +38,8 @@ export function* distinct(
   for (let at = 0; at < ids.length;) {
     let next = at + 1;
     while (next < ids.length && ids[next] === ids[at]) next++;
-    yield [at, (next - at) / (ids.length * proposal(logits[at]!, log_z, temperatures))];
+    const g = proposal(logits[at]!, log_z, temperatures);
+    if (g > LEAST) yield [at, (next - at) / (ids.length * g)];
     at = next;
   }
 }
@@ -57,11 +61,11 @@ export function draw(
   let last = 0;
   let reached = 0;
   for (let j = 0; j < points.length; j++) {
-    // the sum of all may round to less than a point just below 1: that falls on the last token that can be drawn
+    // the sum of all may round to less than a point just below 1: that falls on the last token that adds to it
     while (reached <= points[j]! && id + 1 < z.length) {
-      const share = proposal(z[++id]!, log_z, temperatures);
-      reached += share;
-      if (share > 0) last = id;
+      const next = reached + proposal(z[++id]!, log_z, temperatures);
+      if (next > reached) last = id;
+      reached = next;
     }
     ids[j] = last;
   }

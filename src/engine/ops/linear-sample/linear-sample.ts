@@ -135,14 +135,14 @@ ${logZWgsl(temperatures, V, (t, total) => `\n    part[${t}] = 1.0 / ${total};`)}
     }
     var left = point;
     if (low > 0u) { left -= runs[low - 1u]; }
-    // where the run's own sum rounds to less than is left, its last token that can be drawn
+    // where the run's own sum rounds to less than is left, the last token that adds to it
     let stop = min(low * ${run}u + ${run}u, ${V}u);
     var id = 0u;
     var walked = 0.0;
     for (var v = low * ${run}u; v < stop; v++) {
-      let one = share(logits[base + v] - m);
-      if (one > 0.0) { id = v; }
-      walked += one;
+      let next = walked + share(logits[base + v] - m);
+      if (next > walked) { id = v; }
+      walked = next;
       if (walked > left) { break; }
     }
     ids[row * ${N}u + j] = i32(id);
