@@ -60,6 +60,13 @@ describe('sources', () => {
     expect(await config('teacher/', undefined, brought)).toBe('brought config');
   });
 
+  it('knows the commit of a model on the hub, and of no other', async () => {
+    const brought = { 'owner/model/config.json': new Blob(['brought']) };
+    expect(await sources().commit('hub:owner/model', 'v1.0')).toBe('beef');
+    expect(await sources().commit('bundled:arithmetic', 'main')).toBeUndefined();
+    expect(await sources(brought).commit('owner/model', 'main')).toBeUndefined();
+  });
+
   it('prefers what was brought to what the hub has by that name', async () => {
     expect(await config('owner/model', 'main', { 'owner/model/config.json': new Blob(['mine']) })).toBe('mine');
   });

@@ -4,7 +4,7 @@
  */
 import { createSHA256 } from 'hash-wasm';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
-import { InputError } from '../formats/input-error.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { Damaged } from './faults.ts';
 import { fileRecord, keptSource, listFiles, readChunk, sha256, writeManifests } from './files.ts';
 import type { FileRecord } from './schema.ts';
@@ -103,7 +103,7 @@ function passing(
     if (whole && source.sha256 && (await hashOf({ ...record, chunks })) !== source.sha256.toLowerCase()) {
       chunks.fill(null);
       await store.inTurn(record.owner, () => writeManifests(store, [{ ...record, chunks: [...chunks] }], 'relaxed'));
-      throw new InputError(name, '', 'what arrived is not what its source states (SHA-256)', 'the same once more');
+      throw new DownloadFault(name, 'what arrived is not what its source states (SHA-256)', 'the same once more');
     }
     return bytes;
   };

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { deleteDB, openDB, type IDBPDatabase } from 'idb';
 import { MemorySource, readAll, readText, type FileSource } from '../formats/byte-source.ts';
-import { InputError } from '../formats/input-error.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { backUpRun, restoreRun } from './backup.ts';
 import { Busy, Damaged, DiskFull, StoreClosed } from './faults.ts';
 import { collectGarbage, listFiles, sha256 } from './files.ts';
@@ -376,7 +376,7 @@ export async function statedHashesHold(): Promise<void> {
       }),
     };
     const open = async () => (await throughStore(store, 'hub/stated@main', upstream).open('model.safetensors'))!;
-    await rejects(readAll(await open()), InputError, 'bytes that are not those stated');
+    await rejects(readAll(await open()), DownloadFault, 'bytes that are not those stated');
     same(await keptFolder(store, 'hub/stated@main').open('model.safetensors'), undefined, 'kept all the same');
     bytes = good;
     same(text(await readAll(await open())), text(good), 'fetched again');
