@@ -10,6 +10,8 @@ export interface UrlOptions {
   signal?: AbortSignal;
   /** Sent with every request. */
   headers?: Readonly<Record<string, string>>;
+  /** Ask for files whole, not for ranges of them: a service worker keeps only what was whole. */
+  whole?: boolean;
   /** Bytes that came in, as they come. */
   onBytes?: (bytes: number) => void;
   /** Pauses between attempts; tests pass shorter ones. */
@@ -32,7 +34,7 @@ export async function openUrl(
 ): Promise<ByteSource | undefined> {
   const first = await attempt(name, options, async () => {
     const response = await fetch(url, {
-      headers: { ...options.headers, Range: `bytes=0-${firstRange - 1}` },
+      headers: { ...options.headers, ...(!options.whole && { Range: `bytes=0-${firstRange - 1}` }) },
       signal: options.signal,
     });
     if (response.status === 404 || response.status === 410) return undefined;
@@ -56,6 +58,7 @@ export async function openUrl(
   return {
     name,
     size,
+    at_hand: prefix.length,
     async read(start, end) {
       if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
       if (end <= prefix.length) return prefix.slice(start, end);

@@ -172,5 +172,6 @@ const authorization = (hub: HubName['hub'], { token }: HubSettings): Record<stri
   token && hub === 'huggingface' ? { Authorization: `Bearer ${token}` } : {};
 
 function withHash(source: ByteSource, sha256: string | undefined): ByteSource {
-  return { name: source.name, size: source.size, sha256, read: (start, end) => source.read(start, end) };
+  const { name, size, at_hand } = source;
+  return { name, size, sha256, at_hand, read: (start, end) => source.read(start, end) };
 }

@@ -33,7 +33,7 @@ export class Sources {
       return isWeightsFile(value) ? loneFile(value, () => this.local.file(value)) : this.local.folder(value);
     }
     const bundled = bundledName(value);
-    if (bundled !== undefined) return urlFolder(new URL(bundled, this.host.bundled).href, {}, value);
+    if (bundled !== undefined) return urlFolder(new URL(bundled, this.host.bundled).href, { whole: true }, value);
     if (isUrl(value)) {
       const file = isWeightsFile(new URL(value).pathname);
       const upstream = file ? loneFile(value, () => openUrl(value)) : urlFolder(value);
@@ -62,7 +62,7 @@ export class Sources {
   private async open(value: string): Promise<ByteSource | undefined> {
     if (this.local.has(value)) return this.local.file(value);
     const bundled = bundledName(value);
-    if (bundled !== undefined) return openUrl(new URL(bundled, this.host.bundled).href, {}, value);
+    if (bundled !== undefined) return openUrl(new URL(bundled, this.host.bundled).href, { whole: true }, value);
     if (isUrl(value)) return openUrl(value);
     const named = hubName(value);
     return named && hubRows(this.host.hub, named);

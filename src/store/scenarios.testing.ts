@@ -359,6 +359,38 @@ export async function modelsArriveOnce(): Promise<void> {
   });
 }
 
+/** Of a file of many parts the header is read from what came when it was opened, and no part is fetched for it. */
+export async function headersCostNoParts(): Promise<void> {
+  await withStore(async (store) => {
+    const bytes = bytesOf('a header, and then the weights of a model that may be too large');
+    const reads: [number, number][] = [];
+    const upstream: FileSource = {
+      name: 'hub/model',
+      open: async (path) => ({
+        name: path,
+        size: bytes.length,
+        at_hand: 12,
+        async read(start, end) {
+          if (end > 12) reads.push([start, end]);
+          return bytes.slice(start, end);
+        },
+      }),
+    };
+    const file = (await throughStore(store, 'hub/large@main', upstream).open('model.safetensors'))!;
+    same(text(await file.read(2, 8)), 'header', 'the header');
+    same(reads, [], 'what it cost');
+    same(text(await file.read(2, 20)), text(bytes.subarray(2, 20)), 'more than the header');
+    same(
+      reads,
+      [
+        [0, 16],
+        [16, 32],
+      ],
+      'what that cost',
+    );
+  });
+}
+
 /** A file that its source states a hash of is held to it when its last part arrives; what arrived wrong is let go. */
 export async function statedHashesHold(): Promise<void> {
   await withStore(async (store) => {
