@@ -39,9 +39,22 @@ for (const name of ['llama', 'qwen2', 'gpt2', 'bert', 'distilbert']) {
  * Tiny models with adapters that peft 0.21 wrote; logits, loss and gradients, under PEFT's names, by torch 2.15:
  *   modules-to-save  a tied Qwen2, bias "all", embed_tokens and lm_head saved whole, which are two weights then
  *   head-pair        a tied Llama, a pair on lm_head, whose weight peft saved too; layers_to_transform, exclude_modules
+ *   head-dora        a tied Llama, DoRA with rank stabilisation on lm_head and q_proj
+ *   lora-bias        a GPT-2, biases of B beside those of the layers with a pair
  *   masked-head      a BERT with a head of its own, saved whole: its bias is in the file under two names
+ *   tied-masked-head a tied BERT, its head saved whole, bias "all": PyTorch names the bias by its first module
+ *   masked-head-dora a tied BERT, DoRA on the decoder of its head
  */
-describe.each(['modules-to-save', 'head-pair', 'masked-head'])('an adapter by peft: %s', (fixture) => {
+const FIXTURES = [
+  'modules-to-save',
+  'head-pair',
+  'head-dora',
+  'lora-bias',
+  'masked-head',
+  'tied-masked-head',
+  'masked-head-dora',
+];
+describe.each(FIXTURES)('an adapter by peft: %s', (fixture) => {
   it('computes what PyTorch does', { timeout: 120_000 }, async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'stillroom-'));
     folders.push(folder);

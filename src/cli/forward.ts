@@ -18,10 +18,9 @@ import { openSafetensors, streamSafetensors, type TensorToWrite } from '../forma
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import { headGradients, languageModel, wholeLogits } from '../models/language-model.ts';
-import { peftName } from '../models/lora.ts';
 import { openAnyModel } from '../models/model.ts';
 import { loadAdapter, loadParameters } from '../models/on-device.ts';
-import { fitted } from '../models/untie.ts';
+import { fitted, fittedName } from '../models/untie.ts';
 import { targetsOf, type MicroBatch } from '../train/batch.ts';
 import type { Command, Values } from './command.ts';
 import { needed, text } from './flags.ts';
@@ -58,6 +57,7 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const { graph, outputs, hasHead } = forwardGraph(model.options, batch, counted > 0, adapter, {
     gradients: values.grads === true,
     hidden: values.hidden === true && adapter === undefined,
+    gradientName: (name) => (adapter ? fittedName(base, adapter.config, name) : name),
   });
   if (values.grads === true && !hasHead) {
     throw new InputError(modelFolder!, 'masked-LM head', 'there is none, so there is no loss', 'no --grads');
@@ -148,7 +148,7 @@ function forwardGraph(
   batch: MicroBatch,
   counts: boolean,
   adapter: Adapter | undefined,
-  wanted: { gradients: boolean; hidden: boolean },
+  wanted: { gradients: boolean; hidden: boolean; gradientName: (name: string) => string },
 ): { graph: Graph; outputs: NamedShape[]; hasHead: boolean } {
   const graph = new Graph();
   const ids = (name: string): Value => graph.input(name, [batch.rows, batch.length], 'i32');
@@ -193,7 +193,7 @@ function forwardGraph(
     );
     for (const { name, value } of trained) {
       const gradient = found.get(value);
-      if (gradient !== undefined) output(`grad.${adapter ? peftName(adapter.config, name) : name}`, gradient);
+      if (gradient !== undefined) output(`grad.${wanted.gradientName(name)}`, gradient);
     }
   }
   return { graph, outputs, hasHead: true };

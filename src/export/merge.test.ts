@@ -84,6 +84,27 @@ describe('mergeAdapters', () => {
     }
   });
 
+  it('adds the bias of B, scaled, to the base’s or to the one that was saved', async () => {
+    const [O, I] = [3, 4];
+    const given = pair(PATH, [O, I, 2], { lora_bias: true });
+    const data = floats(O, 7);
+    const own = floats(O, 8);
+    const saved = floats(O, 9);
+    const source = base({
+      [`${PATH}.weight`]: { shape: [O, I], data: floats(O * I, 4) },
+      [`${PATH}.bias`]: { shape: [O], data: own },
+    });
+    const merged = (more: Adapter['tensors']) => {
+      const tensors = new Map([...given.tensors, [`${PATH}.lora_B.bias`, { shape: [O], data }], ...more]);
+      const adapter = { ...given, tensors };
+      return mergeAdapters(source, [{ name: 'a', adapter }], { tie_word_embeddings: true }).readF32(`${PATH}.bias`);
+    };
+    // 12 / 2
+    expect(await merged(new Map())).toEqual(own.map((value, o) => value + 6 * data[o]!));
+    const whole = new Map([[`${PATH}.bias`, { shape: [O], data: saved }]]);
+    expect(await merged(whole)).toEqual(saved.map((value, o) => value + 6 * data[o]!));
+  });
+
   it('merges several in their order and takes whole weights that an adapter saved', async () => {
     const saved = floats(2, 9);
     const whole: Adapter = {
@@ -132,6 +153,12 @@ describe('mergeAdapters', () => {
       'it fits a weight of [2,3], and model.layers.0.self_attn.q_proj.weight is [2,2]',
     ],
   ];
+  const lifted = pair(PATH, [2, 2, 1], { lora_bias: true });
+  refused.push([
+    'a bias of B where the base has none',
+    { ...lifted, tensors: new Map([...lifted.tensors, [`${PATH}.lora_B.bias`, { shape: [2], data: floats(2, 7) }]]) },
+    `its lora_B has a bias, and the base has no ${PATH}.bias`,
+  ]);
   for (const [what, adapter, words] of refused) {
     it(`refuses ${what}`, () => {
       expect(() => mergeAdapters(tied, [{ name: 'a', adapter }], { tie_word_embeddings: true })).toThrow(words);

@@ -3,6 +3,7 @@
  *
  *   W' = W + scaling · B·A                                (LoRA)
  *   W' = m · (W + scaling · B·A) / ‖W + scaling · B·A‖    (DoRA, Liu et al. 2024; the norm of each output's row)
+ *   b' = b + scaling · the bias of B                      (LoRA with lora_bias)
  *
  * How a weight lies ([in, out] for GPT-2's Conv1D) is the base's to say, as in PEFT; an adapter's `fan_in_fan_out` is not asked.
  * Sums run in float64 and are rounded once. Weights that the adapter saved whole (modules_to_save, biases) replace the
@@ -62,7 +63,10 @@ function changesOf(
 ): Map<string, Change> {
   const { config, tensors } = adapter;
   const changes = new Map<string, Change>();
+  // of B, which join what the adapter may have saved of the base's own
+  const biases = new Map<string, Change>();
   for (const [name, { shape, data }] of tensors) {
+    if (config.lora_bias && name.endsWith('.lora_B.bias')) continue;
     const refuse = (what: string, allowed: string): InputError => new InputError(file, `tensor ${name}`, what, allowed);
     const [, table] = /^(.*)\.token_adapter\.trainable_tokens_delta$/.exec(name) ?? [];
     if (table !== undefined) {
@@ -131,6 +135,15 @@ function changesOf(
     const magnitude = tensors.get(`${path}.lora_magnitude_vector.weight`)?.data;
     if (config.use_dora && magnitude === undefined)
       throw refuse('its lora_magnitude_vector is missing', 'DoRA with its magnitudes');
+    const scaling = scalingOf(config, path, file);
+    const bias = config.lora_bias ? tensors.get(`${path}.lora_B.bias`)?.data : undefined;
+    if (bias !== undefined) {
+      const own = base.tensors.get(`${path}.bias`);
+      if (String(own?.shape) !== String([outputs])) {
+        throw refuse(`its lora_B has a bias, and the base has no ${path}.bias`, 'lora_bias on layers with a bias');
+      }
+      biases.set(`${path}.bias`, (own) => own.map((value, o) => value + scaling * bias[o]!));
+    }
     changes.set(
       target,
       mergeLowRank({
@@ -139,11 +152,15 @@ function changesOf(
         rank: shape[0]!,
         outputs,
         inputs,
-        scaling: scalingOf(config, path, file),
+        scaling,
         byInput,
         magnitude: config.use_dora ? magnitude : undefined,
       }),
     );
+  }
+  for (const [target, join] of biases) {
+    const saved = changes.get(target);
+    changes.set(target, saved ? (own, shape) => join(saved(own, shape), shape) : join);
   }
   return changes;
 }

@@ -80,7 +80,8 @@ describe('round trip', () => {
       alpha_pattern: fc.dictionary(fc.stringMatching(/^[a-z_]{1,8}$/), fc.integer({ min: 1, max: 64 })),
       init_lora_weights: fc.oneof(fc.boolean(), fc.constant('gaussian')),
       trainable_token_indices: fc.constantFrom(null, [3, 4], { embed_tokens: [3], lm_head: [3] }),
-      others: fc.constantFrom({}, { lora_bias: true }, { use_qalora: true }),
+      lora_bias: fc.boolean(),
+      others: fc.constantFrom({}, { use_bdlora: true }, { use_qalora: true }),
     });
     fc.assert(
       fc.property(configs, (given) => {
@@ -145,12 +146,12 @@ describe('bad adapters', () => {
   test('options that it does not know stay by name, if they could matter', () => {
     const json = {
       ...good,
-      lora_bias: true,
+      use_bdlora: true,
       use_qalora: false,
       layer_replication: null,
       loftq_config: { loftq_bits: 4 },
     };
-    expect(parseAdapterConfig(json, 'f').others).toEqual({ lora_bias: true });
+    expect(parseAdapterConfig(json, 'f').others).toEqual({ use_bdlora: true });
   });
 
   const config = adapterConfig({ target_modules: ['q_proj'], r: 2 });

@@ -27,6 +27,8 @@ export interface AdapterConfig {
   readonly fan_in_fan_out: boolean;
   readonly use_rslora: boolean;
   readonly use_dora: boolean;
+  /** Each pair's B has a bias, `….lora_B.bias`, scaled as their product is. */
+  readonly lora_bias: boolean;
   /** r and lora_alpha of modules whose path ends with the pattern. */
   readonly rank_pattern: Readonly<Record<string, number>>;
   readonly alpha_pattern: Readonly<Record<string, number>>;
@@ -59,8 +61,8 @@ const prefix = 'base_model.model.';
 const magnitude = '.lora_magnitude_vector';
 /** Of a layer that has a pair. */
 const ofBase = /\.base_layer\.(bias|weight)$/;
-/** Biases of saved modules once more, which PEFT writes with bias "all" and does not read. */
-const twice = /\.(?:modules_to_save|original_module)\.bias$/;
+/** Biases of saved modules once more, which PEFT writes with bias "all" and does not need. */
+const twice = /\.(?:modules_to_save|original_module)\.(?:.*\.)?bias$/;
 
 /** PEFT's own defaults for what a file leaves out. */
 const defaults: AdapterConfig = {
@@ -76,6 +78,7 @@ const defaults: AdapterConfig = {
   fan_in_fan_out: false,
   use_rslora: false,
   use_dora: false,
+  lora_bias: false,
   rank_pattern: {},
   alpha_pattern: {},
   trainable_token_indices: null,
@@ -220,6 +223,7 @@ export function parseAdapterConfig(json: JsonObject, file: string): AdapterConfi
     fan_in_fan_out: take('fan_in_fan_out', 'true or false', isBoolean),
     use_rslora: take('use_rslora', 'true or false', isBoolean),
     use_dora: take('use_dora', 'true or false', isBoolean),
+    lora_bias: take('lora_bias', 'true or false', isBoolean),
     rank_pattern: take('rank_pattern', 'an object: pattern to whole number from 1', isPattern(isRank)),
     alpha_pattern: take('alpha_pattern', 'an object: pattern to number', isPattern(isNumber)),
     trainable_token_indices: take(
@@ -259,10 +263,19 @@ export function writeAdapter(
   config: AdapterConfig,
   tensors: ReadonlyMap<string, AdapterTensor>,
 ): { path: string; bytes: Uint8Array<ArrayBuffer> }[] {
-  const { others, exclude_modules, layers_to_transform, layers_pattern, trainable_token_indices, ...common } = config;
+  const {
+    others,
+    lora_bias,
+    exclude_modules,
+    layers_to_transform,
+    layers_pattern,
+    trainable_token_indices,
+    ...common
+  } = config;
   const json = {
     peft_type: 'LORA',
     ...common,
+    ...(lora_bias ? { lora_bias } : {}),
     ...(exclude_modules === null ? {} : { exclude_modules }),
     ...(layers_to_transform === null ? {} : { layers_to_transform }),
     ...(layers_pattern === null ? {} : { layers_pattern }),

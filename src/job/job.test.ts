@@ -416,6 +416,49 @@ describe('a run that trains modules whole', () => {
     expect(await adapterOf(further)).toBe(await adapterOf(run));
   }, 600_000);
 
+  it('trains DoRA on the head, leaves the embedding alone, pauses, and goes on from what it kept', async () => {
+    const dora: RecipeInput = {
+      ...whole,
+      lora: { r: 2, lora_dropout: 0.1, use_dora: true, target_modules: ['q_proj', 'lm_head'] },
+      training: { ...recipe.training, max_steps: 4 },
+      export: { onnx: ['fp32'], adapter: true, safetensors: true },
+    };
+    const host = await memoryHost();
+    const run = await testRun(host, dora, local);
+    // the export compares the files with the engine: 1e-3 of the largest logit
+    expect((await run.sit()).filter(({ kind }) => kind === 'error')).toEqual([]);
+    const paused = await testRun(host, dora, local);
+    await paused.sit((event, active) => {
+      if (event.kind === 'metrics' && event.line.step === 2) active.asked = 'paused';
+    });
+    expect((await paused.facts()).state).toBe('paused');
+    expect((await paused.sit()).filter(({ kind }) => kind === 'error')).toEqual([]);
+    expect(await adapterOf(paused)).toBe(await adapterOf(run));
+
+    const { tensors } = await readAdapter(adapterOut(run));
+    const base = await openSafetensors((await local.folder('./arithmetic').open('model.safetensors')) as ByteSource);
+    const written = await openSafetensors((await run.out.open('model/model.safetensors')) as ByteSource);
+    const table = await base.readF32('model.embed_tokens.weight');
+    expect(await written.readF32('model.embed_tokens.weight')).toEqual(table);
+    const lengths = Float32Array.from({ length: table.length / 96 }, (_, v) =>
+      Math.hypot(...table.subarray(v * 96, (v + 1) * 96)),
+    );
+    const magnitude = tensors.get('lm_head.lora_magnitude_vector.weight')!.data;
+    expect(magnitude).not.toEqual(lengths);
+    const head = await written.readF32('lm_head.weight');
+    magnitude.forEach((length, v) => {
+      expect(Math.hypot(...head.subarray(v * 96, (v + 1) * 96))).toBeCloseTo(Math.abs(length), 4);
+    });
+
+    const further = await testRun(
+      await memoryHost(),
+      { ...dora, student: { ...dora.student, adapter: './adapter' }, training: { ...dora.training, learning_rate: 0 } },
+      { ...local, folder: (value) => (value === './adapter' ? adapterOut(run) : local.folder(value)) },
+    );
+    expect((await further.sit()).filter(({ kind }) => kind === 'error')).toEqual([]);
+    expect(await adapterOf(further)).toBe(await adapterOf(run));
+  }, 600_000);
+
   it('refuses a name that no module ends with', async () => {
     const run = await testRun(
       await memoryHost(),

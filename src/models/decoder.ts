@@ -310,15 +310,15 @@ export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): LoraS
     seed: dropout_seed,
     site: () => sites++,
   };
-  const { use_dora: dora = false } = settings;
+  const { use_dora: dora = false, lora_bias: bias = false } = settings;
   return {
     linear(path, site) {
       const target = adapted(settings, path);
-      return target ? withLora(graph, target, site, { trainable, dora, drop }) : site.y;
+      return target ? withLora(graph, target, site, { trainable, dora, bias, drop }) : site.y;
     },
     head(path, head) {
       const target = adaptedHead(settings, path);
-      return target ? headWithLora(graph, target, head, { trainable, drop }) : head;
+      return target ? headWithLora(graph, target, head, { trainable, dora, drop }) : head;
     },
   };
 }

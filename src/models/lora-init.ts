@@ -23,6 +23,7 @@ export async function newAdapter(
   seed: number,
 ): Promise<Map<string, AdapterTensor>> {
   const tensors = new Map<string, AdapterTensor>();
+  const conv1d = !isEncoder(options) && options.conv1d === true;
   const shapes = [...adapterParameters(options, settings)].map(([name, shape]) => [name, concrete(shape)] as const);
   for (const [name, shape] of shapes) {
     if (!/\.lora_[AB]\.weight$/.test(name)) continue;
@@ -41,7 +42,7 @@ export async function newAdapter(
     const pair = { a: tensors.get(`${path}.lora_A.weight`)!, b: tensors.get(`${path}.lora_B.weight`)! };
     const { scaling } = adapted(settings, path)!;
     const weight = await weights.readF32(`${path}.weight`);
-    tensors.set(name, { shape, data: rowNorms(weight, pair, scaling, !isEncoder(options) && options.conv1d === true) });
+    tensors.set(name, { shape, data: rowNorms(weight, pair, scaling, conv1d && path !== 'lm_head') });
   }
   return tensors;
 }

@@ -5,12 +5,12 @@
  * DoRA (Liu et al. 2024) trains the length of each output's row apart from its direction:
  *   y = m / ‖W + scaling · B·A‖ ∘ (W + scaling · B·A) x,  the norm held constant in the gradient
  *
- * Beside the pairs an adapter may train whole weights of the base, under the base's own names: biases, and modules that
+ * With `lora_bias` B has a bias, which joins before the scaling. Beside the pairs an adapter may train whole weights of the base, under the base's own names: biases, and modules that
  * are saved with it.
  */
 import type { Value } from '../engine/graph/types.ts';
 import type { Graph } from '../engine/graph/graph.ts';
-import { add, addScaled, concat, dropout, inverseNorms, matmul, mul, scale } from '../engine/ops/index.ts';
+import { add, addScaled, concat, dropout, inverseNorms, matmul, mul, scale, scaleRows } from '../engine/ops/index.ts';
 import { rankOf, scalingOf, targets } from '../formats/peft-modules.ts';
 
 export interface LoraSettings {
@@ -21,6 +21,7 @@ export interface LoraSettings {
   readonly target_modules: readonly string[] | string;
   readonly use_rslora: boolean;
   readonly use_dora?: boolean;
+  readonly lora_bias?: boolean;
   /** Rows of the embedding, or of modules by name, that are trained too. */
   readonly trainable_token_indices?: TokenIndices | null;
   readonly rank_pattern?: Readonly<Record<string, number>>;
@@ -75,7 +76,7 @@ export function adaptedHead(settings: LoraSettings, path: string): AdaptedLinear
 export function trainsWhole(settings: LoraSettings, name: string): boolean {
   const path = name.slice(0, Math.max(0, name.lastIndexOf('.')));
   if (savedModule(settings, path) !== undefined) return true;
-  if (!name.endsWith('.bias')) return false;
+  if (!name.endsWith('.bias') || name.endsWith('.lora_B.bias')) return false;
   return settings.bias === 'all' || (settings.bias === 'lora_only' && adapted(settings, path) !== undefined);
 }
 
@@ -116,6 +117,8 @@ export interface LinearSite {
 export interface LoraChoices {
   readonly trainable: boolean;
   readonly dora: boolean;
+  /** Whether B has a bias; PEFT has none beside DoRA. */
+  readonly bias: boolean;
   readonly drop: LoraDropout | undefined;
 }
 
@@ -124,7 +127,7 @@ export function withLora(
   graph: Graph,
   linear: AdaptedLinear,
   { x, w, y, conv1d }: LinearSite,
-  { trainable, dora, drop }: LoraChoices,
+  { trainable, dora, bias, drop }: LoraChoices,
 ): Value {
   const inputs = x.type.shape.at(-1)!;
   const outputs = y.type.shape.at(-1)!;
@@ -133,33 +136,52 @@ export function withLora(
   const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
   const drops = drop !== undefined && drop.p > 0;
   const dropped = drops ? dropout(x, drop.seed, { p: drop.p, site: drop.site() }) : x;
-  const low = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  const product = matmul(matmul(dropped, a, { transB: true }), b, { transB: true });
+  const low = bias ? add(product, graph.parameter(`${path}.lora_B.bias`, [outputs], { trainable })) : product;
   if (!dora) return addScaled(y, low, scaling);
 
-  const magnitude = graph.parameter(`${path}.lora_magnitude_vector.weight`, [outputs], { trainable });
-  const delta = conv1d ? matmul(a, b, { transA: true, transB: true }) : matmul(b, a);
-  const gain = mul(magnitude, inverseNorms(w, delta, { scaling, columns: conv1d }));
+  const gain = gainOf(graph, linear, { w, a, b, conv1d }, trainable);
   if (!drops) return mul(addScaled(y, low, scaling), gain);
   // y + (gain − 1) ∘ W x + gain ∘ scaling · B A x, with the x that was dropped from
   const base = matmul(dropped, w, { transB: !conv1d });
   return add(y, addScaled(mul(addScaled(base, low, scaling), gain), base, -1));
 }
 
+/** DoRA's factor of each output, m / ‖W + scaling · B·A‖, f32 [outputs] */
+function gainOf(
+  graph: Graph,
+  { path, scaling }: AdaptedLinear,
+  { w, a, b, conv1d }: { w: Value; a: Value; b: Value; conv1d: boolean },
+  trainable: boolean,
+): Value {
+  const magnitude = graph.parameter(`${path}.lora_magnitude_vector.weight`, [b.type.shape[0]!], { trainable });
+  const delta = conv1d ? matmul(a, b, { transA: true, transB: true }) : matmul(b, a);
+  return mul(magnitude, inverseNorms(w, delta, { scaling, columns: conv1d }));
+}
+
 /**
  * A head with its pair. What makes a loss of logits takes one product, so the pair lengthens what is summed over:
  *   x Wᵀ + scaling · x Aᵀ Bᵀ = [x, scaling · x Aᵀ] [W, B]ᵀ
+ * DoRA's factor is of a row of [W, B]. Where the pair's x is dropped from, x' say, only x Wᵀ is whole:
+ *   x Wᵀ + (gain − 1) ∘ x' Wᵀ + gain ∘ scaling · x' Aᵀ Bᵀ = [x − x', x', scaling · x' Aᵀ] [W, gain ∘ [W, B]]ᵀ
  */
 export function headWithLora(
   graph: Graph,
-  { path, r, scaling }: AdaptedLinear,
+  linear: AdaptedLinear,
   { hidden, weight }: { hidden: Value; weight: Value },
-  { trainable, drop }: Pick<LoraChoices, 'trainable' | 'drop'>,
+  { trainable, dora, drop }: Omit<LoraChoices, 'bias'>,
 ): { hidden: Value; weight: Value } {
+  const { path, r, scaling } = linear;
   const [outputs, inputs] = weight.type.shape as [number, number];
   const a = graph.parameter(`${path}.lora_A.weight`, [r, inputs], { trainable });
   const b = graph.parameter(`${path}.lora_B.weight`, [outputs, r], { trainable });
   const drops = drop !== undefined && drop.p > 0;
   const dropped = drops ? dropout(hidden, drop.seed, { p: drop.p, site: drop.site() }) : hidden;
   const low = scale(matmul(dropped, a, { transB: true }), scaling);
-  return { hidden: concat([hidden, low]), weight: concat([weight, b]) };
+  const long = concat([weight, b]);
+  if (!dora) return { hidden: concat([hidden, low]), weight: long };
+  const scaled = scaleRows(long, gainOf(graph, linear, { w: weight, a, b, conv1d: false }, trainable));
+  if (!drops) return { hidden: concat([hidden, low]), weight: scaled };
+  const left = addScaled(hidden, dropped, -1);
+  return { hidden: concat([left, dropped, low]), weight: concat([weight, scaled]) };
 }

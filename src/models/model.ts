@@ -89,7 +89,7 @@ export function adapterParameters(options: ModelOptions, settings: LoraSettings)
 }
 
 /** What an adapter adds to the base's weights. */
-const ADDED = /\.(?:lora_(?:A|B|magnitude_vector)\.weight|token_adapter\.trainable_tokens_delta)$/;
+const ADDED = /\.(?:lora_(?:A|B|magnitude_vector)\.weight|lora_B\.bias|token_adapter\.trainable_tokens_delta)$/;
 
 function parametersOf(options: ModelOptions, adapter?: DecoderAdapter): Map<string, Shape> {
   const graph = new Graph();

@@ -8,11 +8,11 @@
  * keeps them one: the file then holds the weight twice.
  */
 import { InputError } from '../formats/input-error.ts';
-import type { Adapter, AdapterConfig } from '../formats/peft.ts';
+import type { Adapter } from '../formats/peft.ts';
 import type { TensorFile } from '../formats/tensor-file.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
 import { headName } from './language-model.ts';
-import { adaptedHead, trainsWhole, type LoraSettings } from './lora.ts';
+import { adaptedHead, peftName, trainsWhole, type LoraSettings } from './lora.ts';
 import { adapterParameters, baseParameters, type Model } from './model.ts';
 
 /** `name` is the adapter's, as the person gave it. */
@@ -21,19 +21,35 @@ export async function fitted<Options extends ModelOptions>(
   { config, tensors }: Adapter,
   name: string,
 ): Promise<{ model: Model<Options>; adapter: Adapter }> {
-  refuseUnserved(config, name);
+  refuseUnserved(base, { config, tensors }, name);
   const staysTied = config.ensure_weight_tying && base.options.tie_word_embeddings;
-  const model = config.ensure_weight_tying ? base : untiedFor(base, config, name);
+  const model = config.ensure_weight_tying ? base : untiedFor(base, config);
   const own = new Map(underOneName(model.options, tensors));
   if (staysTied) own.delete(headOf(model.options).weight);
   return { model, adapter: await withoutCopies(model, { config, tensors: own }, name) };
 }
 
-function refuseUnserved({ others }: AdapterConfig, file: string): void {
-  const [option] = Object.keys(others);
-  if (option === undefined) return;
-  const what = 'it changes what the adapter computes, and is not served';
-  throw new InputError(file, `adapter_config.json: ${option}`, what, 'adapters without it');
+function refuseUnserved(
+  { options, parameters }: Model<ModelOptions>,
+  { config, tensors }: Adapter,
+  file: string,
+): void {
+  const refuse = (option: string, what: string) =>
+    new InputError(file, `adapter_config.json: ${option}`, what, 'adapters without it');
+  const [option] = Object.keys(config.others);
+  if (option !== undefined) throw refuse(option, 'it changes what the adapter computes, and is not served');
+  const embedded = [...tensors.keys()].find((name) => name.includes('.lora_embedding_'));
+  if (embedded !== undefined) {
+    throw new InputError(file, `tensor ${embedded}`, 'pairs on an embedding are not served', 'pairs on linear layers');
+  }
+  if (!config.lora_bias) return;
+  if (config.use_dora) throw refuse('lora_bias', 'PEFT has none beside use_dora');
+  // where a layer has no bias, PEFT warns that what it trained can't be merged
+  const own = new Set(parameters.keys());
+  const bare = [...tensors.keys()].flatMap((name) => /^(.*)\.lora_A\.weight$/.exec(name)?.[1] ?? []);
+  const head = headOf(options).weight.replace(/\.weight$/, '');
+  const path = bare.find((one) => one === head || !own.has(`${one}.bias`));
+  if (path !== undefined) throw refuse('lora_bias', `${path} has no bias that it could be merged into`);
 }
 
 /** The bias of an encoder's head has another name where the head is tied, and PEFT may keep it under both. */
@@ -67,25 +83,42 @@ async function withoutCopies(model: Model<ModelOptions>, adapter: Adapter, file:
   return { ...adapter, tensors };
 }
 
-/** The adapter as PEFT reads it again: a weight that stays tied is in the file under both names. */
+/**
+ * What PEFT's model calls a parameter of a fitted model, as `peftName` has it. The bias of an encoder's tied head goes by its
+ * other name there, also where the head came apart from the embedding: PyTorch names a parameter once, by its first module.
+ */
+export function fittedName(
+  { options }: Pick<Model<ModelOptions>, 'options'>,
+  settings: LoraSettings,
+  name: string,
+): string {
+  if (!isEncoder(options) || !options.tie_word_embeddings || name !== headOf(options).bias)
+    return peftName(settings, name);
+  const { tied_bias } = options.names;
+  return peftName(settings, trainsWhole(settings, tied_bias) ? tied_bias : name);
+}
+
+/**
+ * The adapter as PEFT reads it again: a weight that stays tied is in the file under both names, and so is the bias of an
+ * encoder's head; PEFT refuses a saved module of which a name is missing.
+ */
 export function stored({ options }: Pick<Model<ModelOptions>, 'options'>, { config, tensors }: Adapter): Adapter {
+  const all = new Map(tensors);
   const shared = tensors.get(headName(options));
-  if (!config.ensure_weight_tying || !options.tie_word_embeddings || !shared) return { config, tensors };
-  return { config, tensors: new Map([...tensors, [headOf(options).weight, shared]]) };
+  if (config.ensure_weight_tying && options.tie_word_embeddings && shared) all.set(headOf(options).weight, shared);
+  if (isEncoder(options)) {
+    const names = [headOf(options).bias!, options.names.tied_bias];
+    const bias = names.map((name) => tensors.get(name)).find((value) => value !== undefined);
+    if (bias) for (const name of names) if (trainsWhole(config, name)) all.set(name, bias);
+  }
+  return { config, tensors: all };
 }
 
 /** The model with a head of its own, where these settings train one of two that are tied. */
-export function untiedFor<Options extends ModelOptions>(
-  model: Model<Options>,
-  settings: LoraSettings,
-  file: string,
-): Model<Options> {
+export function untiedFor<Options extends ModelOptions>(model: Model<Options>, settings: LoraSettings): Model<Options> {
   const { options } = model;
   const head = headOf(options);
   const pair = adaptedHead(settings, head.weight.replace(/\.weight$/, ''));
-  if (pair && settings.use_dora) {
-    throw new InputError(file, 'use_dora', `it is not served for ${pair.path}`, 'a pair without it, or other layers');
-  }
   if (!options.tie_word_embeddings) return model;
   const table = headName(options);
   if (!pair && !trainsWhole(settings, table) && !trainsWhole(settings, head.weight)) return model;

@@ -22,6 +22,7 @@ export { rmsnorm } from './rmsnorm/rmsnorm.ts';
 export { replaceRows, takeRows } from './rows/rows.ts';
 export { rotary } from './rotary/rotary.ts';
 export { addScaled, scale, scaleBy } from './scale/scale.ts';
+export { scaleRows } from './scale-rows/scale-rows.ts';
 export { softcap } from './softcap/softcap.ts';
 export { siluMul } from './silu-mul/silu-mul.ts';
 export { fill, sumAll } from './sum-all/sum-all.ts';

@@ -176,7 +176,7 @@ async function withAdapter(
     };
   }
   const asked = newConfig(context, lora, base);
-  const model = untiedFor(base, asked, context.recipeFile);
+  const model = untiedFor(base, asked);
   const config = { ...asked, trainable_token_indices: trainedTokens(model.options, added, asked) };
   const settings = loraSettings(config, lora.lora_dropout);
   const tensors = await newAdapter(model, settings, lora.init_lora_weights, seed);
