@@ -173,8 +173,8 @@ export interface Report {
     seconds: number;
   };
   readonly history: { time: string; what: 'started' | 'paused' | 'resumed' | 'fault' | 'done'; detail?: string }[];
-  /** Version of Stillroom and sha256 of everything that went in. */
-  readonly provenance: { stillroom: string; hashes: Record<string, string> };
+  /** Version of Stillroom, sha256 of everything that went in, and the commit of each model that came from Hugging Face. */
+  readonly provenance: { stillroom: string; hashes: Record<string, string>; commits: Record<string, string> };
 }
 
 export type JobEvent =

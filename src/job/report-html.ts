@@ -77,8 +77,11 @@ ${table(
 )}
 <h2>What went in</h2>
 ${table(
-  ['', 'SHA-256'],
-  Object.entries(provenance.hashes).map(([what, hash]) => [escape(what), `<code>${escape(hash)}</code>`]),
+  ['', 'SHA-256, or commit'],
+  Object.entries({ ...provenance.hashes, ...provenance.commits }).map(([what, hash]) => [
+    escape(what),
+    `<code>${escape(hash)}</code>`,
+  ]),
 )}
 <details class="card"><summary>The recipe</summary><pre>${escape(JSON.stringify(recipe, null, 2))}</pre></details>
 </main>

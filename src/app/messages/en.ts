@@ -473,8 +473,9 @@ export const en = {
     title: 'Where models come from',
     about:
       'A name like owner/model, or hub:owner/model, leads to Hugging Face; modelscope:owner/model to ModelScope. A mirror in your house or school may stand for either.',
-    token: 'Access token',
-    tokenAbout: 'For models behind a gate. It is forgotten when this page closes.',
+    token: 'Access token of Hugging Face',
+    tokenAbout:
+      'For models behind a gate; sent to the address of Hugging Face above alone, and forgotten when this page closes.',
     save: 'Use these',
     saved: 'These hold from now on.',
   },

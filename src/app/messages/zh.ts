@@ -443,8 +443,8 @@ export const zh: Messages = {
     title: '模型从哪里来',
     about:
       '像 owner/model 或 hub:owner/model 这样的名字指向 Hugging Face；modelscope:owner/model 指向 ModelScope。两者都可以换成家里或学校的镜像。',
-    token: '访问令牌',
-    tokenAbout: '用于需要授权的模型。页面关闭后就会忘记。',
+    token: 'Hugging Face 访问令牌',
+    tokenAbout: '用于需要授权的模型；只发送到上面的 Hugging Face 地址，页面关闭后就会忘记。',
     save: '使用这些',
     saved: '从现在起生效。',
   },
