@@ -1,7 +1,7 @@
 /**
  * From a graph to a fixed list of dispatches with every byte placed, before anything runs.
  *
- *   needed nodes ─▶ order ─▶ kernels ─▶ lifetimes ─▶ offsets in the arena ─▶ Plan
+ *   needed nodes ─▶ order ─▶ fuse ─▶ kernels ─▶ lifetimes ─▶ offsets in the arena ─▶ Plan
  *
  * The plan knows the memory and the work of a replay; the page shows them before the person presses start.
  */
