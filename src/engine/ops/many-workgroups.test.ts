@@ -36,6 +36,7 @@ import {
   rotary,
   scale,
   scaleBy,
+  scaleRows,
   sgd,
   siluMul,
   softcap,
@@ -184,6 +185,12 @@ const cases: Readonly<Record<string, OpCase>> = {
   },
   scale: { inputs: [floats([MANY], 1)], build: (x) => scale(x!, 0.3), tolerance: 1e-7 },
   'scale by': { inputs: [floats([MANY], 1), floats([1], 2)], build: scaleBy, tolerance: 1e-7 },
+  'scale rows': { inputs: [floats([ROWS, 7], 1), floats([ROWS], 2)], build: scaleRows, tolerance: 1e-7 },
+  'gradient of scale rows': {
+    inputs: [floats([MANY, 1], 1), floats([MANY], 2), floats([MANY, 1], 3)],
+    build: (a, s, g) => backward(scaleRows(a!, s!), g!, [a!, s!]),
+    tolerance: 1e-7,
+  },
   'add scaled': {
     inputs: [floats([MANY], 1), floats([MANY], 2)],
     build: (a, b) => addScaled(a!, b!, 0.3),
