@@ -12,6 +12,7 @@ import type { Graph } from '../engine/graph/graph.ts';
 import { InputError } from '../formats/input-error.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderOptions } from '../models/decoder.ts';
+import { tablesFor } from '../models/rotary.ts';
 import { configFile, generationFile, tokenizerFiles, type SmallFile } from './folder.ts';
 import { ggufFile } from './gguf/file.ts';
 import { ggufShape, type GgufShape } from './gguf/metadata.ts';
@@ -235,7 +236,7 @@ async function verified(
   };
   const found = isEncoder(model.options)
     ? await verifyEncoder(ort, file, reference)
-    : await verify(ort, file, reference, changesAfter(model.options), heldOut?.rows);
+    : await verify(ort, file, reference, turnedAlike(model.options), heldOut?.rows);
   const tolerance = TOLERANCE[dtype];
   if (found.max_logit_difference <= tolerance) return found;
 
@@ -271,9 +272,9 @@ function taskOf(options: ModelOptions): CardFacts['task'] {
   return options.head ? 'fill-mask' : 'feature-extraction';
 }
 
-/** Tokens after which positions turn by other numbers. */
-function changesAfter({ rotary }: DecoderOptions): number | undefined {
-  return rotary?.scaling.kind === 'longrope' ? rotary.scaling.original_max_position_embeddings : undefined;
+/** Whether positions turn by the same numbers in sequences of so many tokens. */
+function turnedAlike({ rotary }: DecoderOptions): (tokens: number, others: number) => boolean {
+  return (tokens, others) => !rotary || tablesFor(rotary, tokens) === tablesFor(rotary, others);
 }
 
 /** What the engine computes with; of an encoder also the pooler, which it does not compute and others may want. */

@@ -137,7 +137,7 @@ Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.
     ways.push(`With llama.cpp and what is built on it, or Ollama:
 
 \`\`\`sh
-llama-cli -m ${gguf.path}${facts.chat ? '' : ` -no-cnv -p 'Once upon a time'`}
+${facts.chat ? `llama-cli -m ${gguf.path}` : `llama-completion -m ${gguf.path} -no-cnv -p 'Once upon a time'`}
 ollama create my-model -f Modelfile && ollama run my-model
 \`\`\`
 `);

@@ -138,7 +138,10 @@ export interface Report {
     parameters?: number;
     tokens_per_second?: number;
     cache_bytes?: number;
+    /** Probability that the k largest logits hold, in the mean, at each temperature. */
     mass_kept?: Record<string, number>;
+    /** Of a cache made by sampling: tokens drawn at each position. */
+    draws?: number;
     /** That it wrote for the student to learn, and how many of them the student learns from. */
     answers?: { written: number; kept?: number };
   };

@@ -121,6 +121,7 @@ function teacherWords(teacher: Report['teacher']): string {
       ? []
       : [`${count(teacher.answers.written)} answers written, ${count(teacher.answers.kept)} learnt from`]),
     ...(teacher.cache_bytes === undefined ? [] : [`a cache of ${bytes(teacher.cache_bytes)}`]),
+    ...(teacher.draws === undefined ? [] : [`${count(teacher.draws)} tokens drawn at each position`]),
     ...Object.entries(teacher.mass_kept ?? {}).map(
       ([t, mass]) => `${percent(mass)} of its probability kept at T = ${escape(t)}`,
     ),

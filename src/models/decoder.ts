@@ -40,7 +40,7 @@ import {
 } from './lora.ts';
 import type { PackedDType } from '../engine/graph/packing.ts';
 import { LLAMA_NAMES, type DecoderNames } from './names.ts';
-import { rotaryTables, type RotaryOptions, type RotaryTables } from './rotary.ts';
+import { rotaryTables, tablesFor, type RotaryOptions, type RotaryTables } from './rotary.ts';
 
 export interface DecoderOptions {
   readonly vocab_size: number;
@@ -282,12 +282,45 @@ function rotation(
   if (!settings) return (x) => x;
   // positions never pass the number of keys; only an exported graph does not know that number
   const keys = inputs.key_segments.type.shape[1]!;
+  if (inputs.cache && typeof keys === 'number' && growsWithin(settings, keys)) {
+    const [cos, sin] = ['cos', 'sin'].map((part) => graph.input(`${name}.${part}`, [keys, settings.dims / 2]));
+    return (x) => rotary(x, cos!, sin!, inputs.position_ids, { head_dim });
+  }
   const tables = typeof keys === 'number' ? tablesOf(settings, keys) : tablesOfAll(settings, max_position_embeddings);
   const shape = [tables.cos.length / (settings.dims / 2), settings.dims / 2];
   const cosines = graph.constant(`${name}.cos`, shape, tables.cos);
   const sines = graph.constant(`${name}.sin`, shape, tables.sin);
-  const { long_after } = tables;
-  return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after });
+  const { long_after, stretch } = tables;
+  return (x) => rotary(x, cosines, sines, inputs.position_ids, { head_dim, long_after, stretch });
+}
+
+/** Whether sequences of fewer than `keys` tokens may be turned by other numbers than those of as many. */
+const growsWithin = (settings: RotaryOptions, keys: number): boolean =>
+  tablesFor(settings, 1) !== tablesFor(settings, keys);
+
+/**
+ * Inputs of a graph with a cache of `keys`, where tables depend on how long the sequences are by now. Keys stay as they were
+ * turned when they came, as in transformers.
+ * @param tokens of the longest sequence of the batch
+ */
+export function rotaryInputs(
+  { rotary, sliding_rotary }: DecoderOptions,
+  keys: number,
+  tokens: number,
+): Record<string, Float32Array> {
+  const inputs: Record<string, Float32Array> = {};
+  for (const [name, settings] of Object.entries({ rotary, 'rotary.sliding': sliding_rotary })) {
+    if (!settings || !growsWithin(settings, keys)) continue;
+    const { cos, sin } = rotaryTables(settings, tokens, tablesFor(settings, tokens));
+    const padded = (table: Float32Array): Float32Array => {
+      const whole = new Float32Array((keys * settings.dims) / 2);
+      whole.set(table);
+      return whole;
+    };
+    inputs[`${name}.cos`] = padded(cos);
+    inputs[`${name}.sin`] = padded(sin);
+  }
+  return inputs;
 }
 
 /** What an adapter makes of a linear layer's product, and of the head. */
@@ -326,6 +359,8 @@ export function loraOf(graph: Graph, adapter: DecoderAdapter | undefined): LoraS
 interface Tables extends RotaryTables {
   /** Rows of the first of two tables, where there are two. */
   readonly long_after?: number;
+  /** How longer sequences than the table's are turned. */
+  readonly stretch?: readonly [theta: number, factor: number];
 }
 
 /** One table for all graphs of a length, so that the device holds it once. */
@@ -339,11 +374,13 @@ function tablesOf(options: RotaryOptions, positions: number): Tables {
   return table;
 }
 
-/** For sequences of any length: longrope turns short ones by other numbers than long ones. */
+/** For sequences of any length: longrope turns short ones by other numbers than long ones, dynamic scaling each by its own. */
 function tablesOfAll(options: RotaryOptions, positions: number): Tables {
   const { scaling } = options;
-  // dynamic scaling has a table for every length: a file serves what the model was trained on
-  if (scaling.kind === 'dynamic') return rotaryTables(options, scaling.trained);
+  if (scaling.kind === 'dynamic') {
+    const { factor, trained } = scaling;
+    return { ...rotaryTables(options, trained), stretch: [options.theta, factor] };
+  }
   const original = scaling.kind === 'longrope' ? scaling.original_max_position_embeddings : positions;
   if (positions <= original) return rotaryTables(options, positions);
   const [short, long] = [rotaryTables(options, original), rotaryTables(options, positions)];

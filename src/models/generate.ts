@@ -8,7 +8,7 @@ import { lastRow } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
-import { decoder, logitsOf, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { decoder, logitsOf, rotaryInputs, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { pickToken, type Sampling } from './sampling.ts';
 
 export interface GenerateOptions extends Sampling {
@@ -31,7 +31,7 @@ export class Generator {
   private constructor(
     private readonly device: Device,
     readonly shape: GeneratorShape,
-    private readonly vocab_size: number,
+    private readonly options: DecoderOptions,
     private readonly prefill: Program,
     private readonly decode: Program,
     private readonly caches: readonly DeviceTensor[],
@@ -69,12 +69,14 @@ export class Generator {
     for (const one of plans) arena.reserve(one.arenas);
     const prefill = await Program.create(device, plans[0]!, bound, arena);
     const decode = await Program.create(device, plans[1]!, bound, arena);
-    return new Generator(device, shape, options.vocab_size, prefill, decode, caches, arena);
+    return new Generator(device, shape, options, prefill, decode, caches, arena);
   }
 
   /** @returns the new tokens of each prompt */
   async generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<number[][]> {
     const { batch, prompt, capacity } = this.shape;
+    const { vocab_size } = this.options;
+    const longest = Math.max(...prompts.map(({ length }) => length));
     if (prompts.length > batch) throw new RangeError(`${prompts.length} prompts for a batch of ${batch}`);
     const key_segments = new Int32Array(batch * capacity);
     const input_ids = new Int32Array(batch * prompt);
@@ -100,12 +102,13 @@ export class Generator {
       query_segments,
       key_segments,
       past_length: Int32Array.of(0),
+      ...rotaryInputs(this.options, capacity, longest),
     });
     for (let t = 0; t < options.max_new_tokens; t++) {
       const logits = outputs.get('logits') as Float32Array;
       const step: (number | undefined)[] = prompts.map((_, row) => {
         if (!open.has(row)) return undefined;
-        const token = pickToken(logits.subarray(row * this.vocab_size, (row + 1) * this.vocab_size), options, row, t);
+        const token = pickToken(logits.subarray(row * vocab_size, (row + 1) * vocab_size), options, row, t);
         answers[row]!.push(token);
         if (options.eos_token_ids.includes(token)) open.delete(row);
         return token;
@@ -118,6 +121,7 @@ export class Generator {
         query_segments: Int32Array.from({ length: batch }, (_, row) => (row < prompts.length ? 1 : 0)),
         key_segments,
         past_length: Int32Array.of(prompt + t),
+        ...rotaryInputs(this.options, capacity, longest + t + 1),
       });
     }
     return answers;

@@ -6,6 +6,7 @@ import { Graph } from '../engine/graph/graph.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { decoder, logitsOf, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
 import { runPadded, shapeOf } from './padded-sequences.ts';
+import { tablesFor } from './rotary.ts';
 
 export interface SequenceLogits {
   readonly input_ids: readonly number[];
@@ -24,10 +25,9 @@ export async function sequenceLogits(
   sequences: readonly (readonly number[])[],
   adapter?: DecoderAdapter,
 ): Promise<SequenceLogits[]> {
-  const scaling = options.rotary?.scaling;
-  const original = scaling?.kind === 'longrope' ? scaling.original_max_position_embeddings : Infinity;
-  if (sequences.length > 1 && sequences.some((sequence) => sequence.length > original)) {
-    // longrope turns a batch by its longest: each sequence as it is by itself
+  const { rotary } = options;
+  if (rotary && new Set(sequences.map(({ length }) => tablesFor(rotary, length))).size > 1) {
+    // a batch is turned by its longest: each sequence as it is by itself
     const apart: SequenceLogits[] = [];
     for (const sequence of sequences) {
       apart.push(...(await sequenceLogits(device, options, tensors, [sequence], adapter)));

@@ -56,6 +56,8 @@ export interface ReadRotary {
   /** The settings, where they do not lie at the config's top, and what errors call them. */
   readonly parameters?: RawConfig;
   readonly place?: string;
+  /** The architecture turns a part of a head where `partial_rotary_factor` says so; others do not read it. */
+  readonly partial?: boolean;
   /** `original_max_position_embeddings` where neither config nor settings say; else max_position_embeddings. */
   readonly original?: number;
 }
@@ -88,6 +90,10 @@ export function readRotary(config: ConfigReader, headDim: number, given: ReadRot
   if (unknown !== undefined) throw refuse(unknown, 'no such field');
 
   const share = number('partial_rotary_factor', config.positive('partial_rotary_factor', 1));
+  if (share !== 1 && !given.partial) {
+    const what = `${share} is not served: transformers turns whole heads of ${String(config.raw.model_type)}`;
+    throw new InputError(config.file, `${place}.partial_rotary_factor`, what, '1');
+  }
   const dims = Math.floor(headDim * share);
   if (share > 1 || dims % 2 !== 0 || dims === 0) {
     const allowed = `from 0 to 1, and an even number of the head's ${headDim} dimensions`;
@@ -164,6 +170,20 @@ export function readRotary(config: ConfigReader, headDim: number, given: ReadRot
     }
   };
   return { theta, dims, scaling: scaling() };
+}
+
+/** The length that tables for sequences of `length` are made for: two that give the same are turned alike. */
+export function tablesFor({ scaling }: RotaryOptions, length: number): number {
+  switch (scaling.kind) {
+    case 'dynamic':
+      return Math.max(length, scaling.trained);
+    case 'longrope': {
+      const { original_max_position_embeddings: original } = scaling;
+      return length > original ? original + 1 : original;
+    }
+    default:
+      return 1;
+  }
 }
 
 export interface RotaryTables {

@@ -46,7 +46,6 @@ export function ggufShape(config: RawConfig, options: DecoderOptions, file: stri
     new InputError(file, `config.json: ${field}`, `it has no form in a ${architecture} GGUF`, `${allowed}, or no GGUF`);
   if (options.activation !== found.activation) throw refuse(ACTIVATION_FIELDS[type] ?? 'hidden_act', found.activation);
   const { rotary } = options;
-  if (rotary && rotary.dims !== options.head_dim && architecture !== 'phi3') throw refuse('partial_rotary_factor', '1');
   const entries: GgufEntry[] = [];
   const count = (key: string, value: number): void =>
     void entries.push({ key: `${architecture}.${key}`, type: 'u32', value });

@@ -128,6 +128,29 @@ describe('each op as ONNX computes what its float64 reference does', () => {
     });
   }
 
+  for (const [what, last] of [
+    ['of the tables', 5],
+    ['longer than the tables', 40],
+  ] as const) {
+    it(`rotary under dynamic scaling, a batch ${what}`, () => {
+      const [P, R] = [6, 4];
+      const table = (turn: (angle: number) => number): Float32Array =>
+        Float32Array.from({ length: P * R }, (_, i) => turn(Math.floor(i / R) / 100 ** ((i % R) / R)));
+      return judge(
+        (g) =>
+          rotary(
+            x(g, 24),
+            g.constant('cos', [P, R], table(Math.cos)),
+            g.constant('sin', [P, R], table(Math.sin)),
+            g.input('positions', [B, T], 'i32'),
+            { head_dim: 8, stretch: [100, 3] },
+          ),
+        F32,
+        { ids: { positions: [0, 1, 2, 3, 4, 1, 2, 3, 4, last] } },
+      );
+    });
+  }
+
   for (const [heads, kv_heads] of [
     [4, 4],
     [6, 2],

@@ -5,8 +5,9 @@
  *   cached      the first half, then the rest against the cache
  *   padded      two sequences of different length in one batch, padded on the left; the last token against the cache
  *
- * A longrope model turns all keys of a sequence by other numbers once it is longer than its original length: a cache that
- * was filled before that (and a batch of both kinds) is another computation, in transformers too, and is not compared.
+ * A longrope model turns all keys of a sequence by other numbers once it is longer than its original length, one of dynamic
+ * scaling with each token from there on: a cache that was filled before that (and a batch of both kinds) is another
+ * computation, in transformers too, and is not compared.
  */
 import type { OnnxDtype } from '../onnx/precision/precision.ts';
 import { heldOutLoss, type HeldOutRow } from './held-out.ts';
@@ -39,22 +40,24 @@ export interface Verification {
  */
 export const TOLERANCE: Readonly<Record<OnnxDtype, number>> = { fp32: 1e-3, fp16: 3e-2, q8: 2e-1, q4: 1, q4f16: 1 };
 
-/** @param changesAfter tokens up to which a sequence's rotary tables are the same */
+/** @param turnedAlike whether sequences of so many tokens have the same rotary tables */
 export async function verify(
   ort: OrtModule,
   file: OnnxFile,
   sequences: readonly ReferenceSequence[],
-  changesAfter = Infinity,
+  turnedAlike: TurnedAlike = () => true,
   heldOut: readonly HeldOutRow[] = [],
 ): Promise<Verification> {
   const session = await DecoderSession.open(ort, file);
   try {
-    const compared = await compare(session, sequences, changesAfter);
+    const compared = await compare(session, sequences, turnedAlike);
     return heldOut.length === 0 ? compared : { ...compared, eval_loss: await lossOf(session, heldOut) };
   } finally {
     await session.close();
   }
 }
+
+type TurnedAlike = (tokens: number, others: number) => boolean;
 
 async function lossOf(session: DecoderSession, rows: readonly HeldOutRow[]): Promise<number> {
   const logits: Float32Array[] = [];
@@ -68,7 +71,7 @@ async function lossOf(session: DecoderSession, rows: readonly HeldOutRow[]): Pro
 async function compare(
   session: DecoderSession,
   sequences: readonly ReferenceSequence[],
-  changesAfter: number,
+  turnedAlike: TurnedAlike,
 ): Promise<Verification> {
   const largest = sequences.reduce((max, { logits }) => Math.max(max, largestOf(logits)), 0) || 1;
   const found = { whole: 0, cached: 0, padded: 0 };
@@ -87,7 +90,7 @@ async function compare(
     agreed += top1(whole.logits, logits, tokens);
     positions += tokens;
     const half = tokens >> 1;
-    if (half <= changesAfter && tokens > changesAfter) continue;
+    if (!turnedAlike(half, tokens)) continue;
     const first = await session.run({ input_ids: [input_ids.slice(0, half)], attention_mask: [ones.slice(0, half)] });
     const rest = await session.run({ input_ids: [input_ids.slice(half)], attention_mask: [ones] }, first.past);
     see('cached', first.logits, logits.subarray(0, half * vocabulary));
@@ -98,8 +101,7 @@ async function compare(
     sequences[0]!,
     sequences.find(({ input_ids }) => input_ids.length !== sequences[0]!.input_ids.length),
   ];
-  const changes = (sequence: ReferenceSequence): boolean => sequence.input_ids.length > changesAfter;
-  if (b && !changes(a) && !changes(b)) {
+  if (b && [a, b].every(({ input_ids }) => turnedAlike(1, input_ids.length))) {
     const pair = [a, b];
     const width = Math.max(...pair.map(({ input_ids }) => input_ids.length));
     const pads = pair.map(({ input_ids }) => width - input_ids.length);

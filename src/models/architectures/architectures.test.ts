@@ -117,7 +117,9 @@ describe('rotary settings', () => {
     expect(refused({ ...LLAMA, rope_scaling: { type: 'mrope' } })).toMatch(/rope_scaling.type: "mrope"/);
     expect(refused({ ...LLAMA, rope_parameters: { mrope_section: [1, 2] } })).toMatch(/mrope_section/);
     expect(refused({ ...LLAMA, rope_scaling: { type: 'linear' } })).toMatch(/rope_scaling.factor: it is missing/);
-    expect(refused({ ...LLAMA, partial_rotary_factor: 0.4 })).toMatch(/partial_rotary_factor/);
+    expect(refused({ ...LLAMA, partial_rotary_factor: 0.5 })).toMatch(
+      /partial_rotary_factor: 0.5 is not served: transformers turns whole heads of llama/,
+    );
     const longrope = { type: 'longrope', short_factor: [1, 1], long_factor: [1, 1, 1, 1] };
     expect(refused({ ...LLAMA, rope_scaling: longrope })).toMatch(/short_factor/);
   });

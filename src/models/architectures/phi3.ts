@@ -11,7 +11,7 @@ import { llama } from './llama.ts';
 export function phi3(config: ConfigReader): DecoderOptions {
   // older files name longrope by what it was first called
   const aliases = { su: 'longrope', yarn: 'longrope' };
-  const shared = llama(config, { rotary: { aliases, original: 4096 } });
+  const shared = llama(config, { rotary: { aliases, original: 4096, partial: true } });
   const { kind } = shared.rotary!.scaling;
   if (kind !== 'default' && kind !== 'longrope') throw config.wrong('rope_scaling', kind, 'none, or longrope');
   return {

@@ -5,11 +5,16 @@
  *
  * `long_after` n (longrope, where the number of tokens is known only to the caller of an exported file): the tables are two,
  * one under the other, the first of n rows; a batch with a position past them is turned by the second.
+ *
+ * `stretch` (dynamic scaling, in such a file): a batch with a position past the tables is turned by angles made for its length
+ * L, the last position and one: p / base^(j/R), base = theta · (factor · L / P − (factor − 1))^(R / (R − 1)), P the tables' rows.
  */
 import { bytesOf, showType, sizeOf, type OpDefinition, type Value } from '../../graph/types.ts';
 import { flatGrid } from '../wgsl.ts';
 
-type RotaryAttributes = { head_dim: number; inverse: boolean; long_after?: number };
+export type Stretch = readonly [theta: number, factor: number];
+
+type RotaryAttributes = { head_dim: number; inverse: boolean; long_after?: number; stretch?: Stretch };
 
 export const rotaryOp: OpDefinition<RotaryAttributes> = {
   name: 'rotary',
@@ -35,17 +40,22 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
     return [rotary(g!, cos!, sin!, positions!, { ...rest, inverse: !inverse })];
   },
 
-  reference([x, cos, sin, positions], { head_dim, inverse, long_after }) {
+  reference([x, cos, sin, positions], { head_dim, inverse, long_after, stretch }) {
     const [P, R] = cos!.shape as [number, number];
+    const length = positions!.data.reduce((most, position) => Math.max(most, position + 1), 0);
+    const [theta, factor] = stretch ?? [1, 1];
+    const base = stretch && length > P ? theta * ((factor * length) / P - (factor - 1)) ** (R / (R - 1)) : undefined;
     const width = x!.shape[x!.shape.length - 1]!;
     const first =
       long_after !== undefined && positions!.data.some((position) => position >= long_after) ? long_after : 0;
     const data = x!.data.slice();
     for (let start = 0; start < data.length; start += head_dim) {
-      const position = Math.min(first + positions!.data[Math.floor(start / width)]!, P - 1);
+      const own = positions!.data[Math.floor(start / width)]!;
+      const position = Math.min(first + own, P - 1);
       for (let j = 0; j < R; j++) {
-        const c = cos!.data[position * R + j]!;
-        const s = sin!.data[position * R + j]! * (inverse ? -1 : 1);
+        const angle = base === undefined ? undefined : own / base ** (j / R);
+        const c = angle === undefined ? cos!.data[position * R + j]! : Math.cos(angle);
+        const s = (angle === undefined ? sin!.data[position * R + j]! : Math.sin(angle)) * (inverse ? -1 : 1);
         const [a, b] = [x!.data[start + j]!, x!.data[start + j + R]!];
         data[start + j] = a * c - b * s;
         data[start + j + R] = b * c + a * s;
@@ -54,8 +64,9 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
     return [{ shape: x!.shape, data }];
   },
 
-  kernel({ inputs: [x, cos, sin, positions], outputs: [out], attributes: { head_dim, inverse, long_after } }) {
-    if (long_after !== undefined) throw new RangeError('rotary: a graph of known length has one table');
+  kernel({ inputs: [x, cos, sin, positions], outputs: [out], attributes: { head_dim, inverse, ...unknown } }) {
+    if (unknown.long_after !== undefined || unknown.stretch)
+      throw new RangeError('rotary: a graph of known length has one table');
     const [P, R] = cos!.shape as [number, number];
     const row = x!.shape[x!.shape.length - 1]!;
     const width = R % 4 === 0 && head_dim % 4 === 0 ? 4 : 1;
@@ -101,13 +112,19 @@ export const rotaryOp: OpDefinition<RotaryAttributes> = {
  * @param cos, sin [positions, rotary_dim / 2]
  * @param positions i32 [B, T]
  * @param options.long_after rows of the first of two tables
+ * @param options.stretch how positions past the tables are turned
  */
 export function rotary(
   x: Value,
   cos: Value,
   sin: Value,
   positions: Value,
-  options: { readonly head_dim: number; readonly inverse?: boolean; readonly long_after?: number },
+  options: {
+    readonly head_dim: number;
+    readonly inverse?: boolean;
+    readonly long_after?: number;
+    readonly stretch?: Stretch;
+  },
 ): Value {
   return x.graph.apply(rotaryOp, [x, cos, sin, positions], { inverse: false, ...options })[0]!;
 }
