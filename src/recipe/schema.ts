@@ -249,7 +249,7 @@ export const distill = v.strictObject({
   ),
   tail: v.optional(
     oneOf(
-      'What becomes of the probability outside the k cached logits: one extra outcome, left out, or spread over the k. With sampling the cache holds k tokens drawn from all instead: noisier, and without bias.',
+      'What becomes of the probability outside the k cached logits: one extra outcome, left out, or spread over the k. With sampling the cache holds k tokens drawn from all instead: noisier, the more so the higher the temperature, and without bias.',
       ['bucket', 'ignore', 'renormalize', 'sampling'],
     ),
     'bucket',

@@ -152,7 +152,7 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'distill.k': ['保留的词数（top-k）', '每个位置缓存教师最大的多少个 logit；tail 为 sampling 时，则是抽取多少次。'],
   'distill.tail': [
     '其余的词',
-    '缓存之外的概率怎么办：合并为一个、舍去，或摊到 k 个上。选 sampling 则改为从全部词中抽取 k 次存进缓存：噪声更大，但没有偏差。',
+    '缓存之外的概率怎么办：合并为一个、舍去，或摊到 k 个上。选 sampling 则改为从全部词中抽取 k 次存进缓存：噪声更大（温度越高越大），但没有偏差。',
   ],
   'distill.beta': ['混合系数（jsd）', 'jsd 的混合权重，与 TRL 的 GKD 相同。'],
   'distill.answers.num_return_sequences': ['每题几个答案', '每个问题要几个答案。'],
