@@ -4,7 +4,7 @@
  */
 import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
-import { measureImportance, type Importance } from '../../models/importance.ts';
+import { measureImportance, type Importance, type Sample } from '../../models/importance.ts';
 import { loadParameters } from '../../models/on-device.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { ActiveRun } from '../active-run.ts';
@@ -16,7 +16,11 @@ const FILE = 'importance.json';
 /** Kept with what was measured; another number as soon as a cut makes other weights of the same measurements. */
 const CUT = 2;
 /** Rows that are looked at, at most; measureImportance takes of them what fills its batches. */
-export const IMPORTANCE_ROWS = 200;
+const ROWS = 200;
+
+/** @param newHead a head of random weights guesses nothing */
+export const samplesOf = ({ prepared }: RunData, newHead: boolean): Sample[] =>
+  prepared.train.slice(0, ROWS).map(({ input_ids, labels }) => (newHead ? { input_ids } : { input_ids, labels }));
 
 /** undefined where the recipe does not ask for it. */
 export async function importanceOf(run: ActiveRun, data: RunData): Promise<Importance | undefined> {
@@ -24,12 +28,12 @@ export async function importanceOf(run: ActiveRun, data: RunData): Promise<Impor
   const keep = run.keep(IMPORTANCE);
   const known = await keptImportance(keep, run.recipe, run.recipeFile);
   if (known) return known;
-  const model = await baseOf(run);
+  const { model, newHead } = await baseOf(run);
   const device = await run.device();
   const tensors = await loadParameters(device, model);
   try {
-    const rows = data.prepared.train.slice(0, IMPORTANCE_ROWS).map(({ input_ids }) => [...input_ids]);
-    const measured = await measureImportance(device, model.options, tensors, rows, (done, of) =>
+    const samples = samplesOf(data, newHead);
+    const measured = await measureImportance(device, model.options, tensors, samples, (done, of) =>
       run.progress('student', done, of, 'rows'),
     );
     await keep.put([{ key: FILE, bytes: new TextEncoder().encode(JSON.stringify({ cut: CUT, ...measured })) }], {
