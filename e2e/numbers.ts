@@ -126,14 +126,16 @@ function layer(): { graph: Graph; given: Record<string, HostArray> } {
     teacher,
   );
   const top = ops.linearTopk(hidden, table, { k: 5, temperatures: [1, 2] });
+  const points = float('points', [B, T, 4], (_, i) => ((i % 4) + 0.37) / 4);
+  const drawn = ops.linearSample(hidden, table, points, { temperatures: [1, 2] });
   const found = gradients(
     graph,
     loss,
     float('one', [1], () => 1),
     weights,
   );
-  for (const [name, output] of Object.entries({ loss, hidden, 'top logits': top.logits, 'log z': top.log_z }))
-    graph.output(name, output);
+  const said = { loss, hidden, 'top logits': top.logits, 'log z': top.log_z, 'drawn logits': drawn.logits };
+  for (const [name, output] of Object.entries(said)) graph.output(name, output);
   for (const one of weights) graph.output(`gradient of ${graph.sourceOf(one)!.name}`, found.get(one)!);
   return { graph, given };
 }

@@ -130,7 +130,7 @@ function report(recipe: Recipe, right: number): Report {
       { time: new Date().toISOString(), what: 'started' },
       { time: new Date().toISOString(), what: 'done' },
     ],
-    provenance: { stillroom: '0.1.0', hashes: { data: 'c0ffee'.repeat(10) } },
+    provenance: { stillroom: '0.1.0', hashes: { data: 'c0ffee'.repeat(10) }, commits: {} },
   };
 }
 

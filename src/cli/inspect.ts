@@ -144,7 +144,11 @@ async function isCache(file: ByteSource): Promise<boolean> {
 async function inspectCache(file: ByteSource): Promise<Seen> {
   const cache = await openCacheFile(file);
   const { header, rows, positions, bytes } = cache;
-  const mass_kept = Object.fromEntries(header.temperatures.map((at) => [at, cache.massKept(at)]));
+  // of what was drawn by chance the mass says nothing
+  const mass_kept =
+    header.entries === 'topk'
+      ? Object.fromEntries(header.temperatures.map((at) => [at, cache.massKept(at)]))
+      : undefined;
   return { kind: 'cache', ...header, rows, positions, bytes, mass_kept };
 }
 

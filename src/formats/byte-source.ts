@@ -9,6 +9,8 @@ export interface ByteSource {
   readonly size: number;
   /** Of the whole file, in hexadecimal, where whoever gives it states one. */
   readonly sha256?: string;
+  /** Of its first bytes, how many came when it was opened and cost nothing to read again. */
+  readonly at_hand?: number;
   /** Bytes [start, end); rejects when they are not all there. */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
 }

@@ -8,7 +8,10 @@ import type { CacheHeader } from './logit-cache-format.ts';
 export interface CacheRow {
   /** [T], rising: the place in the sequence whose logits these are (they predict the token after it). */
   readonly positions: Int32Array;
-  /** [T, k], largest logit first; -1 fills up where a position keeps fewer than k. */
+  /**
+   * [T, k]. The k largest: largest logit first; -1 fills up where a position keeps fewer than k. Of a cache made by
+   * sampling all k draws, rising: a token that was drawn several times stands there as often.
+   */
   readonly ids: Int32Array;
   /** [T, k]; 0 where the id is -1. */
   readonly logits: Float32Array;

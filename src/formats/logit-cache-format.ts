@@ -20,11 +20,11 @@ export interface CacheHeader {
   /** Over the token ids and targets of every row, in order. */
   readonly dataset_hash: string;
   readonly vocab_size: number;
-  /** Most entries a position. */
+  /** Most entries a position; of a cache made by sampling the draws. */
   readonly k: number;
   /** Those at which log_z is kept; 1 is always among them. */
   readonly temperatures: readonly number[];
-  /** The k largest, or drawn by importance. */
+  /** The k largest, or k draws of the teacher's whole distribution (engine/ops/linear-sample/draw.ts says from what). */
   readonly entries: 'topk' | 'sampling';
   /** What the teacher computed in. */
   readonly dtype: string;
@@ -171,7 +171,10 @@ function massOf(rows: readonly CacheRow[], { k, temperatures }: CacheHeader): nu
     for (const { positions, ids, logits, log_z } of rows) {
       for (let p = 0; p < positions.length; p++) {
         const z = log_z[p * temperatures.length + t]!;
-        for (let i = p * k; i < (p + 1) * k; i++) if (ids[i]! >= 0) mass += Math.exp(logits[i]! / temperature - z);
+        for (let i = p * k; i < (p + 1) * k; i++) {
+          const again = i > p * k && ids[i] === ids[i - 1]; // drawn once more
+          if (ids[i]! >= 0 && !again) mass += Math.exp(logits[i]! / temperature - z);
+        }
       }
     }
     return mass;
@@ -226,14 +229,15 @@ export function decodeBlock(block: Uint8Array, head: BlockHead, header: CacheHea
   return rows;
 }
 
-/** Shapes that fit the header, rising positions, ids inside the vocabulary, finite numbers. */
+/** Shapes that fit the header, rising positions, ids inside the vocabulary, finite numbers; every draw there, in order. */
 export function isWholesome({ positions, ids, logits, log_z }: CacheRow, header: CacheHeader): boolean {
-  const { k, temperatures, vocab_size } = header;
+  const { k, temperatures, vocab_size, entries } = header;
   if (ids.length !== positions.length * k || logits.length !== ids.length) return false;
   if (log_z.length !== positions.length * temperatures.length) return false;
   for (let p = 0; p < positions.length; p++) if (positions[p]! < (p === 0 ? 0 : positions[p - 1]! + 1)) return false;
   for (let i = 0; i < ids.length; i++) {
     if (ids[i]! < -1 || ids[i]! >= vocab_size || !Number.isFinite(logits[i]!)) return false;
+    if (entries === 'sampling' && ids[i]! < (i % k === 0 ? 0 : ids[i - 1]!)) return false;
   }
   return log_z.every(Number.isFinite);
 }

@@ -47,6 +47,37 @@ function rowOf(seed: number, length: number): CacheRow {
 
 const rows = (count: number, from = 0) => Array.from({ length: count }, (_, i) => rowOf(from + i, (from + i) % 4));
 
+/** Three draws at each position, of one to three tokens. */
+function sampledRow(seed: number, length: number): CacheRow {
+  const row = rowOf(seed, length);
+  const { k } = header;
+  for (let p = 0; p < length; p++) {
+    const tokens = [...row.ids.subarray(p * k, (p + 1) * k)].sort((a, b) => a - b);
+    const [a, b, c] = tokens as [number, number, number];
+    const drawn = [
+      [a, b, c],
+      [a, a, c],
+      [b, b, b],
+    ][(seed + p) % 3]!;
+    const logits = new Map(tokens.map((id) => [id, row.logits[p * k + row.ids.subarray(p * k).indexOf(id)]!]));
+    drawn.forEach((id, i) => {
+      row.ids[p * k + i] = id;
+      row.logits[p * k + i] = logits.get(id)!;
+    });
+  }
+  return row;
+}
+
+const sampledRows = (count: number) => Array.from({ length: count }, (_, i) => sampledRow(i, 1 + (i % 4)));
+
+async function sampledCache() {
+  const keep = new MemoryKeep();
+  const cache = await createCache(keep, { ...header, entries: 'sampling' });
+  await cache.append(sampledRows(3));
+  await cache.append(sampledRows(8).slice(3));
+  return { keep, cache };
+}
+
 async function all(cache: LogitCache): Promise<CacheRow[]> {
   const read: CacheRow[] = [];
   for (let row = 0; row < cache.rows; row++) read.push(await cache.read(row));
@@ -102,6 +133,43 @@ describe('round trip', () => {
     }
     expect(cache.massKept(1)).toBeLessThan(1);
     expect(() => cache.massKept(3)).toThrow('3 is not among them: 1, 2');
+  });
+
+  test('a cache of the k largest has the bytes that it always had', async () => {
+    const file = await collectBytes(exportFile((await madeOf(rows(7), rows(3, 7))).cache));
+    expect([file.length, crc32(file)]).toEqual([919, 270297595]);
+  });
+
+  test('every draw comes back, a token as often as it was drawn; the mass counts it once', async () => {
+    const { keep, cache } = await sampledCache();
+    expect(await all(cache)).toEqual(sampledRows(8));
+    const file = await collectBytes(exportFile((await openCache(keep))!));
+    const taken = await importFile(new MemoryKeep(), new MemorySource('c', file));
+    expect(taken.header.entries).toBe('sampling');
+    expect(await all(taken)).toEqual(sampledRows(8));
+    expect(await collectBytes(exportFile(taken))).toEqual(file);
+
+    let mass = 0;
+    for (const { positions, ids, logits, log_z } of sampledRows(8)) {
+      for (let p = 0; p < positions.length; p++) {
+        const tokens = new Map([0, 1, 2].map((i) => [ids[3 * p + i]!, logits[3 * p + i]!]));
+        for (const logit of tokens.values()) mass += Math.exp(logit - log_z[2 * p]!);
+      }
+    }
+    expect(taken.massKept(1)).toBeCloseTo(mass / taken.positions, 12);
+  });
+
+  test('draws that are out of order, or missing, are not written', async () => {
+    const { cache } = await sampledCache();
+    const row = sampledRow(0, 1);
+    for (const ids of [
+      [5, 4, 9],
+      [-1, 4, 9],
+      [4, 9, -1],
+    ]) {
+      const bad = { ...row, ids: Int32Array.from(ids) };
+      await expect(cache.append([bad])).rejects.toThrow('row 8 does not fit the header');
+    }
   });
 
   test('many rows become several blocks, and a long one is found by its number', async () => {
@@ -224,6 +292,7 @@ describe('bad files', async () => {
   const { cache } = await madeOf(rows(3), rows(5, 3));
   const good = await collectBytes(exportFile(cache));
   const empty = await collectBytes(exportFile((await madeOf()).cache));
+  const sampled = await collectBytes(exportFile((await sampledCache()).cache));
 
   async function readEverything(file: Bytes): Promise<void> {
     const read = await openCacheFile(new MemorySource('c', file));
@@ -250,6 +319,11 @@ describe('bad files', async () => {
     expect(outcomes.refused).toBeGreaterThan(1500);
   });
 
+  test('and 1,000 of a cache made by sampling', async () => {
+    const outcomes = await readDamaged([sampled], 1000, readEverything);
+    expect(outcomes.refused).toBeGreaterThan(750);
+  });
+
   test('2,000 damaged stores: what opens is rows as they were written', async () => {
     const keys = ['logit-cache/header', 'logit-cache/block/00000000', 'logit-cache/block/00000001'];
     const { keep } = await madeOf(rows(3), rows(5, 3));
@@ -266,8 +340,8 @@ describe('bad files', async () => {
   });
 
   test('with checksums that hold and values that do not, it is refused', async () => {
-    const forged = async (row: Partial<CacheRow>) => {
-      const complete = completeHeader(header);
+    const forged = async (row: Partial<CacheRow>, entries: CacheHeader['entries'] = 'topk') => {
+      const complete = completeHeader({ ...header, entries });
       const keep = new MemoryKeep();
       const block = encodeBlock(0, [{ ...rowOf(0, 2), ...row }], complete);
       await keep.put([
@@ -278,6 +352,7 @@ describe('bad files', async () => {
     };
     await expect(forged({})).resolves.toEqual(rowOf(0, 2));
     await expect(forged({ ids: new Int32Array(6).fill(100) })).rejects.toThrow('are out of bounds');
+    await expect(forged({ ids: Int32Array.of(1, 1, 2, 7, 6, 8) }, 'sampling')).rejects.toThrow('are out of bounds');
     await expect(forged({ positions: Int32Array.of(1, 0) })).rejects.toThrow('are out of bounds');
     await expect(forged({ log_z: new Float32Array(5) })).rejects.toThrow('does not decode');
   });

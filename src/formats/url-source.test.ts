@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readAll } from './byte-source.ts';
 import { blobFile, blobFolder } from './blob-source.ts';
-import { InputError } from './input-error.ts';
+import { DownloadFault } from './download-fault.ts';
 import { openUrl, urlFolder } from './url-source.ts';
 
 const content = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) >>> 5);
@@ -12,6 +12,10 @@ let base: string;
 let requests: string[];
 /** The first answers a request gets before the good one. */
 let failures: number[];
+/** After so many bytes of a body the connection breaks. */
+let breaksAfter: number;
+/** When whom who comes too often may come again. */
+let retryAfter: string | undefined;
 
 function serveRange(request: IncomingMessage, response: ServerResponse, hideTotal: boolean): void {
   const [, from, to] = /bytes=(\d+)-(\d+)/.exec(request.headers.range ?? '') ?? [];
@@ -21,17 +25,23 @@ function serveRange(request: IncomingMessage, response: ServerResponse, hideTota
   }
   const end = Math.min(Number(to) + 1, content.length);
   response.writeHead(206, hideTotal ? {} : { 'content-range': `bytes ${from}-${end - 1}/${content.length}` });
-  response.end(content.subarray(Number(from), end));
+  const body = content.subarray(Number(from), end);
+  if (body.length <= breaksAfter) return void response.end(body);
+  response.write(body.subarray(0, breaksAfter), () => response.destroy());
 }
 
 beforeEach(async () => {
   requests = [];
   failures = [];
+  breaksAfter = Infinity;
+  retryAfter = undefined;
   server = createServer((request, response) => {
     requests.push(`${request.method} ${request.url} ${request.headers.range ?? ''}`.trim());
     const failure = failures.shift();
     if (failure === 0) return void response.destroy();
-    if (failure !== undefined) return void response.writeHead(failure).end();
+    if (failure !== undefined) {
+      return void response.writeHead(failure, retryAfter === undefined ? {} : { 'retry-after': retryAfter }).end();
+    }
     if (request.url === '/weights') return serveRange(request, response, false);
     if (request.url === '/hidden') return serveRange(request, response, true);
     if (request.url === '/whole') return void response.writeHead(200).end(content);
@@ -73,8 +83,31 @@ describe('a URL', () => {
     expect(await source.read(100_000, 100_010)).toEqual(content.slice(100_000, 100_010));
     failures = [500, 500, 500];
     const error = await source.read(100_000, 100_010).catch((e: unknown) => e);
-    expect(error).toBeInstanceOf(InputError);
+    expect(error).toBeInstanceOf(DownloadFault);
     expect((error as Error).message).toContain('could not be fetched in 3 attempts (the server answered 500');
+  });
+
+  test('goes on behind the bytes that came where the connection breaks, however often', async () => {
+    const source = (await openUrl(`${base}/weights`, quick))!;
+    requests = [];
+    breaksAfter = 40_000;
+    expect(await source.read(100_000, 300_000)).toEqual(content.slice(100_000));
+    expect(requests[1]).toMatch(/ bytes=1\d{5}-299999$/);
+    expect(requests.length).toBeGreaterThanOrEqual(5);
+    breaksAfter = 0;
+    await expect(source.read(100_000, 300_000)).rejects.toBeInstanceOf(DownloadFault);
+  });
+
+  test('waits as long as the server asks, in seconds or until a date', async () => {
+    const source = (await openUrl(`${base}/weights`, quick))!;
+    // A date is of whole seconds: two from now are more than one.
+    for (const asked of [() => '1', () => new Date(Date.now() + 2000).toUTCString()]) {
+      retryAfter = asked();
+      failures = [429];
+      const before = Date.now();
+      await source.read(100_000, 100_010);
+      expect(Date.now() - before).toBeGreaterThan(900);
+    }
   });
 
   test('absent is undefined; forbidden is said at once', async () => {

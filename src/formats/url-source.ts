@@ -1,14 +1,17 @@
 /**
  * Files behind a URL as the byte and file sources that every reader takes: Range requests, so that a header costs a
- * header; three attempts with growing pauses; a server without ranges is read whole, once.
+ * header; three attempts with growing pauses, counted anew where bytes have come; a server without ranges is read whole, once.
  */
 import type { ByteSource, FileSource } from './byte-source.ts';
+import { DownloadFault } from './download-fault.ts';
 import { InputError } from './input-error.ts';
 
 export interface UrlOptions {
   signal?: AbortSignal;
   /** Sent with every request. */
   headers?: Readonly<Record<string, string>>;
+  /** Ask for files whole, not for ranges of them: a service worker keeps only what was whole. */
+  whole?: boolean;
   /** Bytes that came in, as they come. */
   onBytes?: (bytes: number) => void;
   /** Pauses between attempts; tests pass shorter ones. */
@@ -20,6 +23,8 @@ const firstRange = 64 * 1024;
 /** A read is made of requests no longer than this, so that a broken one costs little to repeat. */
 const largestRange = 32 * 1024 * 1024;
 const pauses = [500, 2000];
+/** Longest that a server may ask us to wait, in milliseconds; a run that fails goes on later where it was. */
+const MOST_PAUSE = 60_000;
 
 /** undefined where the server says there is no such file. */
 export async function openUrl(
@@ -29,7 +34,7 @@ export async function openUrl(
 ): Promise<ByteSource | undefined> {
   const first = await attempt(name, options, async () => {
     const response = await fetch(url, {
-      headers: { ...options.headers, Range: `bytes=0-${firstRange - 1}` },
+      headers: { ...options.headers, ...(!options.whole && { Range: `bytes=0-${firstRange - 1}` }) },
       signal: options.signal,
     });
     if (response.status === 404 || response.status === 410) return undefined;
@@ -53,6 +58,7 @@ export async function openUrl(
   return {
     name,
     size,
+    at_hand: prefix.length,
     async read(start, end) {
       if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
       if (end <= prefix.length) return prefix.slice(start, end);
@@ -87,6 +93,7 @@ export function fetchJson(url: string, options: UrlOptions = {}, name: string = 
   });
 }
 
+/** A connection that breaks in the middle costs what had not come yet: the next request begins there. */
 async function readRange(
   url: string,
   name: string,
@@ -95,26 +102,50 @@ async function readRange(
   size: number,
   options: UrlOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  return attempt(name, options, async () => {
-    const response = await fetch(url, {
-      headers: { ...options.headers, Range: `bytes=${start}-${end - 1}` },
-      signal: options.signal,
+  const bytes = new Uint8Array(end - start);
+  let came = 0;
+  while (came < bytes.length) {
+    if (came > 0) await pause(waitsOf(options)[0]!);
+    came += await attempt(name, options, async () => {
+      const response = await fetch(url, {
+        headers: { ...options.headers, Range: `bytes=${start + came}-${end - 1}` },
+        signal: options.signal,
+      });
+      check(response, name);
+      const total = rangeTotal(response);
+      if (response.status !== 206 || (total !== undefined && total !== size)) {
+        await response.body?.cancel();
+        throw new InputError(
+          name,
+          '',
+          'the file changed while it was read, or the server stopped serving ranges',
+          'a server that serves ranges of one file',
+        );
+      }
+      return fill(bytes.subarray(came), response, options);
     });
-    check(response, name);
-    const total = rangeTotal(response);
-    if (response.status !== 206 || (total !== undefined && total !== size)) {
-      await response.body?.cancel();
-      throw new InputError(
-        name,
-        '',
-        'the file changed while it was read, or the server stopped serving ranges',
-        'a server that serves ranges of one file',
-      );
+  }
+  return bytes;
+}
+
+/** How many bytes came before the body ended or broke; none is an error. */
+async function fill(into: Uint8Array, response: Response, options: UrlOptions): Promise<number> {
+  let came = 0;
+  try {
+    const reader = response.body!.getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      if (value.length > into.length - came) throw new Error('more bytes came than were asked for');
+      into.set(value, came);
+      came += value.length;
+      options.onBytes?.(value.length);
     }
-    const bytes = await body(response, options);
-    if (bytes.length !== end - start) throw new Error(`${bytes.length} of ${end - start} bytes came`);
-    return bytes;
-  });
+    if (came === 0) throw new Error('no bytes came');
+  } catch (error) {
+    if (came === 0 || options.signal?.aborted) throw error;
+  }
+  return came;
 }
 
 async function headSize(url: string, name: string, options: UrlOptions): Promise<number> {
@@ -143,16 +174,32 @@ class TryAgain extends Error {
 
 function check(response: Response, name: string): void {
   if (response.ok) return;
-  const answer = `the server answered ${response.status} ${response.statusText}`.trim();
+  // Hugging Face says in a header which gate or revision it is about.
+  const said = response.headers.get('x-error-message')?.slice(0, 300);
+  const answer = `the server answered ${response.status} ${response.statusText}`.trim() + (said ? ` (${said})` : '');
   if (response.status === 429 || response.status >= 500) {
-    const seconds = Number(response.headers.get('retry-after') ?? NaN);
-    throw new TryAgain(answer, Number.isFinite(seconds) ? Math.min(seconds, 30) * 1000 : undefined);
+    throw new TryAgain(answer, retryAfterMs(response.headers.get('retry-after')));
   }
-  const allowed =
-    response.status === 401 || response.status === 403
-      ? 'a public file, or an access token of someone who may read it'
-      : 'a file that the server gives to anyone';
-  throw new InputError(name, '', answer, allowed);
+  throw new InputError(name, '', answer, allowedInstead(response));
+}
+
+function allowedInstead(response: Response): string {
+  if (response.status === 401 || response.status === 403) {
+    // It says so of names that nobody has, too, to keep private ones hidden.
+    return response.headers.get('x-error-code') === 'RepoNotFound'
+      ? 'a name that exists there, or an access token where it is private'
+      : 'a public file, or an access token of someone who may read it';
+  }
+  return response.status === 404
+    ? 'a name and a revision that the server has'
+    : 'a file that the server gives to anyone';
+}
+
+/** Seconds, or a date. */
+function retryAfterMs(header: string | null): number | undefined {
+  if (header === null) return undefined;
+  const ms = /^\d+$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), MOST_PAUSE) : undefined;
 }
 
 /** The body, counted as it comes. */
@@ -174,22 +221,24 @@ async function body(response: Response, options: UrlOptions): Promise<Uint8Array
 }
 
 async function attempt<T>(name: string, options: UrlOptions, action: () => Promise<T>): Promise<T> {
-  const waits = options.pausesMs ?? pauses;
+  const waits = waitsOf(options);
   for (let tries = 0; ; tries++) {
     try {
       return await action();
     } catch (error) {
       if (error instanceof InputError || options.signal?.aborted) throw error;
       if (tries >= waits.length) {
-        throw new InputError(
+        const answered = error instanceof TryAgain;
+        throw new DownloadFault(
           name,
-          '',
           `it could not be fetched in ${tries + 1} attempts (${(error as Error).message})`,
-          'a server that answers: is the network there?',
+          answered ? 'the same again later' : 'a server that answers: is the network there?',
         );
       }
-      const pause = (error instanceof TryAgain && error.afterMs) || waits[tries]!;
-      await new Promise((resolve) => setTimeout(resolve, pause));
+      await pause((error instanceof TryAgain ? error.afterMs : undefined) ?? waits[tries]!);
     }
   }
 }
+
+const waitsOf = (options: UrlOptions): readonly number[] => options.pausesMs ?? pauses;
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -55,10 +55,23 @@ async function finish(run: ActiveRun): Promise<Report> {
     evaluate,
     export: exported,
     history,
-    provenance: { stillroom: run.host.version, hashes },
+    provenance: { stillroom: run.host.version, hashes, commits: await commitsOf(run) },
   };
   const text = new TextEncoder();
   await run.outlet.write('report.json', text.encode(`${JSON.stringify(report, null, 2)}\n`));
   await run.outlet.write('report.html', text.encode(reportHtml(report, await run.metrics())));
   return report;
+}
+
+/** As they were looked up when the models were opened, which is kept beside them. */
+async function commitsOf({ recipe: { student, teacher }, sources }: ActiveRun): Promise<Record<string, string>> {
+  const models = teacher.kind === 'engine' || teacher.kind === 'onnx' ? [student, teacher] : [student];
+  const commits = await Promise.all(
+    models.map(async ({ model, revision }) => {
+      // Whoever deleted a model that a run has done with is not asked for the network again.
+      const commit = await sources.commit(model, revision).catch(() => undefined);
+      return commit === undefined ? [] : [[`${model}@${revision}`, commit] as const];
+    }),
+  );
+  return Object.fromEntries(commits.flat());
 }

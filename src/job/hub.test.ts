@@ -9,6 +9,8 @@ let settings: HubSettings;
 let requests: string[];
 /** What the next requests are answered instead. */
 let faults: number[];
+/** `Authorization` of the requests for ModelScope's addresses. */
+let toldModelScope: (string | undefined)[];
 
 const sha256 = 'a'.repeat(64);
 const FILES: Record<string, unknown> = {
@@ -34,12 +36,20 @@ const FILES: Record<string, unknown> = {
 beforeAll(async () => {
   server = createServer((request, response) => {
     requests.push(request.url!);
+    if (request.url!.startsWith('/api/v1/')) toldModelScope.push(request.headers.authorization);
     const fault = faults.shift();
     if (fault === 0) return void response.destroy();
     if (fault !== undefined) return void response.writeHead(fault, { 'retry-after': '0' }).end();
     const gated = request.url!.includes('/gated/') && request.headers.authorization !== 'Bearer hf_secret';
     const body = FILES[request.url!];
-    if (gated) return void response.writeHead(401).end();
+    const why = (code: string, words: string) => ({ 'x-error-code': code, 'x-error-message': words });
+    if (gated) return void response.writeHead(401, why('GatedRepo', 'Access is restricted.')).end();
+    if (request.url!.includes('/nobody/')) {
+      return void response.writeHead(401, why('RepoNotFound', 'Repository not found')).end();
+    }
+    if (request.url!.includes('/revision/gone')) {
+      return void response.writeHead(404, why('RevisionNotFound', 'Invalid rev id: gone')).end();
+    }
     if (body === undefined) return void response.writeHead(404).end();
     response.writeHead(200, { 'content-type': 'application/octet-stream' });
     response.end(typeof body === 'string' ? body : JSON.stringify(body));
@@ -52,6 +62,7 @@ afterAll(() => new Promise((resolve) => server.close(resolve)));
 beforeEach(() => {
   requests = [];
   faults = [];
+  toldModelScope = [];
 });
 
 const straight = (_name: string, upstream: FileSource): FileSource => upstream;
@@ -97,6 +108,19 @@ describe('a name on a hub', () => {
     expect(await folder.list!()).toEqual(['config.json']);
   });
 
+  it('shows a token of Hugging Face to nobody else', async () => {
+    await config(open('modelscope:owner/tiny', { token: 'hf_secret' }));
+    expect(toldModelScope).toEqual([undefined, undefined]);
+  });
+
+  it('that nobody has, or no such version of it, is said in the hub’s words', async () => {
+    await expect(config(open('nobody/model'))).rejects.toThrow(
+      'nobody/model: the server answered 401 Unauthorized (Repository not found): a name that exists there, or an access token',
+    );
+    const gone = hubModel(settings, hubName('owner/tiny')!, 'gone', straight);
+    await expect(config(gone)).rejects.toThrow('404 Not Found (Invalid rev id: gone): a name and a revision that');
+  });
+
   it('is asked for three times where the hub stumbles', async () => {
     faults = [503, 0];
     expect(await config(open('owner/tiny'))).toBe('{"from":"the hub"}');
@@ -106,7 +130,7 @@ describe('a name on a hub', () => {
 
   it('behind a gate needs a token', async () => {
     await expect(config(open('owner/gated'))).rejects.toThrow(
-      'owner/gated: the server answered 401 Unauthorized: a public file, or an access token',
+      'owner/gated: the server answered 401 Unauthorized (Access is restricted.): a public file, or an access token',
     );
     expect(await config(open('owner/gated', { token: 'hf_secret' }))).toBe('{"from":"behind a gate"}');
   });

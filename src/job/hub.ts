@@ -11,7 +11,7 @@ export interface HubSettings {
   /** Addresses without a slash at their end. */
   readonly huggingface: string;
   readonly modelscope: string;
-  /** For gated or private models, on both; never kept. */
+  /** For gated or private models on Hugging Face alone; never kept. ModelScope takes tokens as a cookie, which no page can send. */
   readonly token?: string;
 }
 
@@ -56,6 +56,11 @@ interface Version {
 /** Where that is kept among a model's files: what is there and what is not is known without a network too. */
 const VERSION = '.version.json';
 
+export interface HubModel extends FileSource {
+  /** That its branch or tag stood for when it was looked up; ModelScope names none. */
+  commit(): Promise<string | undefined>;
+}
+
 /**
  * @param through puts what is kept of the model in front of the hub
  * @param revision a branch, tag or commit
@@ -66,9 +71,9 @@ export function hubModel(
   revision: string,
   through: (name: string, upstream: FileSource) => FileSource,
   options: UrlOptions = {},
-): FileSource {
+): HubModel {
   const { hub, name } = named;
-  const asked = { ...options, headers: authorization(settings) };
+  const asked = { ...options, headers: authorization(hub, settings) };
   let known: Promise<Version> | undefined;
   const version = (): Promise<Version> => {
     known ??= readVersion();
@@ -97,6 +102,7 @@ export function hubModel(
     name,
     open: (path) => kept.open(path),
     list: upstream.list!,
+    commit: async () => (hub === 'modelscope' ? undefined : (await version()).commit),
   };
 }
 
@@ -106,7 +112,7 @@ export async function hubRows(
   { hub, name }: HubName,
   options: UrlOptions = {},
 ): Promise<ByteSource | undefined> {
-  const asked = { ...options, headers: authorization(settings) };
+  const asked = { ...options, headers: authorization(hub, settings) };
   if (hub === 'modelscope') {
     throw new InputError(name, '', 'rows are not read from ModelScope by name', 'the address of the file, as a URL');
   }
@@ -162,9 +168,10 @@ function addressOf(settings: HubSettings, { hub, name }: HubName, revision: stri
 /** ModelScope's first branch has another name. */
 const branch = (revision: string): string => (revision === 'main' ? 'master' : revision);
 
-const authorization = ({ token }: HubSettings): Record<string, string> =>
-  token ? { Authorization: `Bearer ${token}` } : {};
+const authorization = (hub: HubName['hub'], { token }: HubSettings): Record<string, string> =>
+  token && hub === 'huggingface' ? { Authorization: `Bearer ${token}` } : {};
 
 function withHash(source: ByteSource, sha256: string | undefined): ByteSource {
-  return { name: source.name, size: source.size, sha256, read: (start, end) => source.read(start, end) };
+  const { name, size, at_hand } = source;
+  return { name, size, sha256, at_hand, read: (start, end) => source.read(start, end) };
 }

@@ -58,11 +58,16 @@ async function all(device: Device, held?: ReadonlyMap<string, 'f16' | 'int8'>) {
   const teacher = new EngineTeacher(device, model, tensors, { k: 5, temperatures: [1, 2] });
   const positions = Int32Array.from(ids, (_, i) => i % shape.length);
   const segments = new Int32Array(64).fill(1);
-  const said = await teacher.logits({ ...shape, input_ids: ids, position_ids: positions, segment_ids: segments });
+  const inputs = { ...shape, input_ids: ids, position_ids: positions, segment_ids: segments };
+  const said = await teacher.logits(inputs);
   teacher.free();
+  const sampler = new EngineTeacher(device, model, tensors, { entries: 'sampling', k: 5, temperatures: [1, 2] });
+  const points = Float32Array.from({ length: 5 * ids.length }, (_, i) => ((i % 5) + 0.4) / 5);
+  const drawn = await sampler.logits({ ...inputs, points });
+  sampler.free();
   for (const tensor of tensors.values()) device.freeTensor(tensor);
   const pieces = tensors.get('model.embed_tokens.weight')!.pieces.length;
-  return { pieces, numbers: { logits, answers, said } };
+  return { pieces, numbers: { logits, answers, said, drawn } };
 }
 
 it.each([
@@ -70,7 +75,7 @@ it.each([
   ['f16', 3],
   ['int8', 2],
 ] as const)(
-  'gives the same logits, answers and top-k where the embedding lies in windows, as %s',
+  'gives the same logits, answers, top-k and draws where the embedding lies in windows, as %s',
   async (dtype, pieces) => {
     const limits = { maxStorageBufferBindingSize: 104 * 2 ** 10, maxBufferSize: 104 * 2 ** 10 };
     const device = await Device.create(await nodeGpu(), limits);

@@ -23,13 +23,13 @@ const local: LocalFiles = {
       : few.folder(value),
 };
 
-const recipe = (teacher: RecipeInput['teacher']): RecipeInput => ({
+const recipe = (teacher: RecipeInput['teacher'], distill: RecipeInput['distill'] = {}): RecipeInput => ({
   name: 'tiny',
   seed: 3,
   student: { model: './arithmetic', compress: { layers: [0, 3] } },
   teacher,
   data: { source: './few.jsonl', eval_fraction: 0.25, max_length: 48, assistant_only_loss: true },
-  distill: { objective: 'forward_kl', temperature: 2, alpha: 0.9, k: 8 },
+  distill: { objective: 'forward_kl', temperature: 2, alpha: 0.9, k: 8, ...distill },
   lora: { r: 2, lora_alpha: 4, target_modules: ['q_proj', 'v_proj'] },
   training: {
     per_device_train_batch_size: 2,
@@ -45,8 +45,8 @@ let host: MemoryHost;
 let engine: { cache: LogitCache; lines: MetricsLine[] };
 const last = (events: readonly JobEvent[]): JobEvent => events.at(-1)!;
 
-async function taughtBy(teacher: RecipeInput['teacher']): Promise<typeof engine> {
-  const run = await testRun(host, recipe(teacher), local);
+async function taughtBy(teacher: RecipeInput['teacher'], distill?: RecipeInput['distill']): Promise<typeof engine> {
+  const run = await testRun(host, recipe(teacher, distill), local);
   const done = last(await run.sit());
   if (done.kind !== 'done') throw new Error(JSON.stringify(done));
   expect(done.report.teacher.kind).toBe(teacher!.kind);
@@ -79,6 +79,24 @@ describe('a teacher as an ONNX file', { timeout: 600_000 }, () => {
     engine.lines.forEach(({ loss, kl }, i) => {
       if (loss !== undefined) expect(onnx.lines[i]!.loss! / loss).toBeCloseTo(1, 4);
       if (kl !== undefined) expect(onnx.lines[i]!.kl! / kl).toBeCloseTo(1, 3);
+    });
+  });
+
+  it('draws what the engine draws', async () => {
+    const sampling = { tail: 'sampling', k: 16 } as const;
+    const onnx = await taughtBy({ kind: 'onnx', model: './exported', dtype: 'fp32' }, sampling);
+    const own = await taughtBy({ kind: 'engine', model: './arithmetic' }, sampling);
+    expect(onnx.cache.header).toMatchObject({ entries: 'sampling', k: 16, temperatures: [1, 2] });
+    let [same, all] = [0, 0];
+    for (let row = 0; row < own.cache.rows; row++) {
+      const [theirs, ours] = [await onnx.cache.read(row), await own.cache.read(row)];
+      ours.ids.forEach((id, i) => (same += Number(theirs.ids[i] === id)));
+      all += ours.ids.length;
+    }
+    // A point of the distribution within 1e-5 of where a token ends may fall on its neighbour.
+    expect(same / all).toBeGreaterThan(0.999);
+    own.lines.forEach(({ loss }, i) => {
+      if (loss !== undefined) expect(onnx.lines[i]!.loss! / loss).toBeCloseTo(1, 2);
     });
   });
 

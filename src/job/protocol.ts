@@ -138,7 +138,10 @@ export interface Report {
     parameters?: number;
     tokens_per_second?: number;
     cache_bytes?: number;
+    /** Probability that the k largest logits hold, in the mean, at each temperature. */
     mass_kept?: Record<string, number>;
+    /** Of a cache made by sampling: tokens drawn at each position. */
+    draws?: number;
     /** That it wrote for the student to learn, and how many of them the student learns from. */
     answers?: { written: number; kept?: number };
   };
@@ -170,8 +173,8 @@ export interface Report {
     seconds: number;
   };
   readonly history: { time: string; what: 'started' | 'paused' | 'resumed' | 'fault' | 'done'; detail?: string }[];
-  /** Version of Stillroom and sha256 of everything that went in. */
-  readonly provenance: { stillroom: string; hashes: Record<string, string> };
+  /** Version of Stillroom, sha256 of everything that went in, and the commit of each model that came from Hugging Face. */
+  readonly provenance: { stillroom: string; hashes: Record<string, string>; commits: Record<string, string> };
 }
 
 export type JobEvent =

@@ -58,7 +58,7 @@ const report: Report = {
     { time: '2026-11-24T17:25:20.381Z', what: 'started' },
     { time: '2026-11-24T17:26:20.381Z', what: 'fault', detail: 'the <driver> went away' },
   ],
-  provenance: { stillroom: '0.1.0', hashes: { recipe: 'abc' } },
+  provenance: { stillroom: '0.1.0', hashes: { recipe: 'abc' }, commits: { 'owner/model@main': 'c0ffee' } },
 };
 const lines: MetricsLine[] = Array.from({ length: 20 }, (_, i) => ({
   step: i + 1,

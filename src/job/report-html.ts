@@ -77,8 +77,11 @@ ${table(
 )}
 <h2>What went in</h2>
 ${table(
-  ['', 'SHA-256'],
-  Object.entries(provenance.hashes).map(([what, hash]) => [escape(what), `<code>${escape(hash)}</code>`]),
+  ['', 'SHA-256, or commit'],
+  Object.entries({ ...provenance.hashes, ...provenance.commits }).map(([what, hash]) => [
+    escape(what),
+    `<code>${escape(hash)}</code>`,
+  ]),
 )}
 <details class="card"><summary>The recipe</summary><pre>${escape(JSON.stringify(recipe, null, 2))}</pre></details>
 </main>
@@ -108,6 +111,7 @@ function teacherWords(teacher: Report['teacher']): string {
       ? []
       : [`${count(teacher.answers.written)} answers written, ${count(teacher.answers.kept)} learnt from`]),
     ...(teacher.cache_bytes === undefined ? [] : [`a cache of ${bytes(teacher.cache_bytes)}`]),
+    ...(teacher.draws === undefined ? [] : [`${count(teacher.draws)} tokens drawn at each position`]),
     ...Object.entries(teacher.mass_kept ?? {}).map(
       ([t, mass]) => `${percent(mass)} of its probability kept at T = ${escape(t)}`,
     ),

@@ -26,8 +26,12 @@ const FILES: Record<string, string> = {
   '/elsewhere/config.json': 'config at a URL',
 };
 
+/** Of requests for what is bundled: the ranges that they asked for. */
+const ranges: (string | undefined)[] = [];
+
 beforeAll(async () => {
   server = createServer((request, response) => {
+    if (request.url!.startsWith('/bundled/')) ranges.push(request.headers.range);
     const body = FILES[request.url!];
     response.writeHead(body === undefined ? 404 : 200, { 'content-type': 'application/octet-stream' }).end(body);
   });
@@ -58,6 +62,20 @@ describe('sources', () => {
     const brought = { './teacher/config.json': new Blob(['brought config']) };
     expect(await config('./teacher', undefined, brought)).toBe('brought config');
     expect(await config('teacher/', undefined, brought)).toBe('brought config');
+  });
+
+  it('asks for what is bundled whole, as a service worker can keep it', async () => {
+    ranges.length = 0;
+    await config('bundled:arithmetic');
+    await sources().file('data.source', 'bundled:arithmetic/rows.jsonl');
+    expect(ranges).toEqual([undefined, undefined]);
+  });
+
+  it('knows the commit of a model on the hub, and of no other', async () => {
+    const brought = { 'owner/model/config.json': new Blob(['brought']) };
+    expect(await sources().commit('hub:owner/model', 'v1.0')).toBe('beef');
+    expect(await sources().commit('bundled:arithmetic', 'main')).toBeUndefined();
+    expect(await sources(brought).commit('owner/model', 'main')).toBeUndefined();
   });
 
   it('prefers what was brought to what the hub has by that name', async () => {

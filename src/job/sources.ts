@@ -7,7 +7,7 @@ import { withTokenizerOfGguf } from '../formats/gguf-tokenizer.ts';
 import { InputError } from '../formats/input-error.ts';
 import { openUrl, urlFolder } from '../formats/url-source.ts';
 import type { Host, LocalFiles } from './host.ts';
-import { hubModel, hubName, hubRows } from './hub.ts';
+import { hubModel, hubName, hubRows, type HubModel } from './hub.ts';
 
 const ALLOWED = 'a path relative to the recipe, a hub name (hub: or modelscope:), bundled:NAME, or a URL';
 const isUrl = (value: string): boolean => /^https?:\/\//.test(value);
@@ -27,19 +27,29 @@ export class Sources {
   }
 
   private async folder(place: string, value: string, revision: string): Promise<FileSource> {
+    const hub = this.hubModel(value, revision);
+    if (hub) return hub;
     if (this.local.has(value)) {
       return isWeightsFile(value) ? loneFile(value, () => this.local.file(value)) : this.local.folder(value);
     }
     const bundled = bundledName(value);
-    if (bundled !== undefined) return urlFolder(new URL(bundled, this.host.bundled).href, {}, value);
+    if (bundled !== undefined) return urlFolder(new URL(bundled, this.host.bundled).href, { whole: true }, value);
     if (isUrl(value)) {
       const file = isWeightsFile(new URL(value).pathname);
       const upstream = file ? loneFile(value, () => openUrl(value)) : urlFolder(value);
       return this.host.shelf.through(value, upstream);
     }
-    const named = hubName(value);
-    if (!named) throw this.missing(place, value);
-    return hubModel(this.host.hub, named, revision, this.host.shelf.through);
+    throw this.missing(place, value);
+  }
+
+  private hubModel(value: string, revision: string): HubModel | undefined {
+    const named = this.local.has(value) ? undefined : hubName(value);
+    return named && hubModel(this.host.hub, named, revision, this.host.shelf.through);
+  }
+
+  /** Which commit of a hub a model was or would be taken from; undefined of one from elsewhere. */
+  async commit(value: string, revision: string): Promise<string | undefined> {
+    return this.hubModel(value, revision)?.commit();
   }
 
   /** A single file: rows, or a cache. */
@@ -52,7 +62,7 @@ export class Sources {
   private async open(value: string): Promise<ByteSource | undefined> {
     if (this.local.has(value)) return this.local.file(value);
     const bundled = bundledName(value);
-    if (bundled !== undefined) return openUrl(new URL(bundled, this.host.bundled).href, {}, value);
+    if (bundled !== undefined) return openUrl(new URL(bundled, this.host.bundled).href, { whole: true }, value);
     if (isUrl(value)) return openUrl(value);
     const named = hubName(value);
     return named && hubRows(this.host.hub, named);

@@ -292,7 +292,7 @@ describe('a run whose student keeps the tokens of its rows', { timeout: 600_000 
 describe('what a cache says to a student of fewer tokens', () => {
   it('leaves out the tokens that are gone, takes the next ones in their place, and moves the rest', async () => {
     const cache = {
-      header: { k: 5, temperatures: [1, 2] },
+      header: { k: 5, temperatures: [1, 2], entries: 'topk' },
       read: async () => ({
         positions: Int32Array.of(0, 1),
         ids: Int32Array.of(7, 3, 9, 1, 5, 2, 4, 6, 8, -1),
@@ -308,5 +308,29 @@ describe('what a cache says to a student of fewer tokens', () => {
     expect([...said]).toEqual([2, 1, 3, 0, 1, 2]);
     expect([...logits].map((logit) => (logit < -1e29 ? 'none' : logit))).toEqual([5, 4, 3, 'none', 'none', 'none']);
     expect([...log_z].map((value) => Number(value.toFixed(3)))).toEqual([0.2, 0.4]);
+  });
+
+  it('counts each drawn token by how often it was drawn and how likely that was, and leaves out the same', async () => {
+    const cache = {
+      header: { k: 6, temperatures: [1, 2], entries: 'sampling' },
+      read: async () => ({
+        positions: Int32Array.of(1),
+        ids: Int32Array.of(1, 1, 1, 5, 9, 9),
+        logits: Float32Array.of(4, 4, 4, 2, 3, 3),
+        log_z: Float32Array.of(4.5, 3.5),
+      }),
+    } as unknown as LogitCache;
+    const ids = Int32Array.of(-1, 0, -1, 1, -1, -1, -1, 2, -1, 3);
+    const batch = { rows: 1, length: 2, documents: [{ row: 0, at: 0, start: 0, length: 2 }] };
+    const view = { cache, k: 4, temperature: 2, vocab_size: 4, ids };
+    const { ids: said, logits, log_z, weights } = await teacherBatch(view, batch as never, 0);
+    expect([...said.subarray(4)]).toEqual([0, 3, 1, 2]);
+    expect([...logits.subarray(4, 6)]).toEqual([4, 3]);
+    expect(Math.max(...logits.subarray(6))).toBeLessThan(-1e29);
+    expect(log_z[1]).toBe(3.5);
+    const likely = (z: number) => (Math.exp(z - 4.5) + Math.exp(z / 2 - 3.5)) / 2;
+    expect(weights![4]).toBeCloseTo(3 / (6 * likely(4)), 5);
+    expect(weights![5]).toBeCloseTo(2 / (6 * likely(3)), 5);
+    expect([...weights!.subarray(0, 4), ...weights!.subarray(6)]).toEqual(new Array(6).fill(0));
   });
 });

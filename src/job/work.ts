@@ -4,6 +4,7 @@
  * sitting with words, and everything kept stays.
  */
 import { EngineError } from '../engine/errors.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { InputError } from '../formats/input-error.ts';
 import { DiskFull } from '../store/faults.ts';
 import { ServerFault } from '../teacher/endpoint/server.ts';
@@ -73,6 +74,6 @@ async function end(run: ActiveRun, error: unknown): Promise<void> {
     if (!(noting instanceof DiskFull)) throw noting;
   }
   run.emit(last);
-  const isTold = error instanceof InputError || error instanceof EngineError || error instanceof ServerFault;
+  const isTold = [InputError, EngineError, DownloadFault, ServerFault].some((kind) => error instanceof kind);
   if (last.kind === 'error' && !isTold) console.error(error);
 }

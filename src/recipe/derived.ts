@@ -1,5 +1,10 @@
 /** What a recipe's figures come to in a run of a known length, by transformers' rules (trainer.py, training_args.py). */
-import type { Training } from './schema.ts';
+import type { Recipe, Training } from './schema.ts';
+
+/** What a teacher's cache must hold for a recipe: a cache's header says which it does. */
+export function drawnOrLargest({ distill }: Pick<Recipe, 'distill'>): 'sampling' | 'topk' {
+  return distill.tail === 'sampling' ? 'sampling' : 'topk';
+}
 
 /** Optimiser steps of an epoch; the last, shorter group of micro-batches is a step too. */
 export function stepsPerEpoch(trainRows: number, training: Training): number {

@@ -1,6 +1,5 @@
 /** docs/recipes.md, made from the schema: one section an object, one line a field. */
 import { FIELDS, type Field } from './fields.ts';
-import { UNBUILT } from './unbuilt.ts';
 
 const escape = (words: string) => words.replace(/\|/g, '\\|');
 
@@ -27,7 +26,6 @@ export function recipeDocs(): string {
     const rows = FIELDS.filter((field) => parentOf(field.place) === parent).map(line);
     return `## ${title}\n\n${about}| field | what it does | allowed | default |\n|---|---|---|---|\n${rows.join('\n')}\n`;
   });
-  const unbuilt = UNBUILT.map(([place, , instead]) => `| \`${place}\` | ${escape(instead)} |`);
   return `# Recipes
 
 <!-- Generated from src/recipe/schema.ts by \`node scripts/recipe-files.mjs\`; a test fails when it is stale. -->
@@ -37,13 +35,5 @@ default; names, meanings and defaults are those of transformers, TRL and PEFT wh
 is an error that names the nearest known one. A model or source is a hub name, a path relative to the recipe,
 \`bundled:NAME\`, or a URL.
 
-${sections.join('\n')}
-## Not built yet
-
-The schema names these already; a recipe that asks for more than this is refused before anything starts.
-
-| field | for now |
-|---|---|
-${unbuilt.join('\n')}
-`;
+${sections.join('\n')}`;
 }

@@ -4,10 +4,10 @@
  */
 import * as v from 'valibot';
 import { InputError } from '../formats/input-error.ts';
+import { drawnOrLargest } from './derived.ts';
 import { FIELDS, fieldAt } from './fields.ts';
 import { migrate } from './migrations.ts';
 import { recipe as schema, type Recipe } from './schema.ts';
-import { refuseUnbuilt } from './unbuilt.ts';
 
 /**
  * @param json what JSON.parse gave, or an object of the page
@@ -27,7 +27,6 @@ export function parseRecipe(json: unknown, file: string): Recipe {
   if (!result.success) throw toInputError(result.issues, file);
   const filled = settle(result.output);
   refuseContradictions(filled, file);
-  refuseUnbuilt(filled, file);
   return deepFreeze(filled);
 }
 
@@ -100,11 +99,19 @@ function refuseContradictions(recipe: Recipe, file: string): void {
       '1, or a teacher of kind "engine"',
     );
   }
+  if (teacher.kind === 'endpoint' && distill.objective !== 'none' && distill.tail === 'sampling') {
+    refuse(
+      'distill.tail',
+      'is "sampling", and a teacher behind a server gives its likeliest tokens alone',
+      '"bucket", "ignore" or "renormalize", or a teacher of kind "engine"',
+    );
+  }
   if (distill.objective === 'reverse_kl' || distill.objective === 'jsd') {
+    const why = { ignore: 'on which # is not defined', sampling: 'from which # can’t be estimated' };
     if (distill.tail === 'ignore' || distill.tail === 'sampling') {
       refuse(
         'distill.tail',
-        `is "${distill.tail}", on which ${distill.objective} is not defined`,
+        `is "${distill.tail}", ${why[distill.tail].replace('#', distill.objective)}`,
         '"bucket" or "renormalize", or objective "forward_kl"',
       );
     }
@@ -215,6 +222,20 @@ export function checkTemperature(recipe: Recipe, declared: readonly number[], fi
     `is ${temperature}, which the teacher's cache was not made for`,
     `one of ${declared.join(', ')}, or make the cache again`,
   );
+}
+
+/** Refuses a cache whose entries were chosen otherwise than the recipe's rule for the tail takes them. */
+export function checkEntries(recipe: Recipe, entries: ReturnType<typeof drawnOrLargest>, file: string): void {
+  const { tail } = recipe.distill;
+  if (drawnOrLargest(recipe) === entries) return;
+  throw entries === 'topk'
+    ? new InputError(
+        file,
+        'distill.tail',
+        `is "${tail}", and the teacher's cache holds its largest logits`,
+        '"bucket", "ignore" or "renormalize", or a cache made by sampling',
+      )
+    : new InputError(file, 'distill.tail', `is "${tail}", and the teacher's cache was made by sampling`, '"sampling"');
 }
 
 function toInputError(issues: readonly v.BaseIssue<unknown>[], file: string): InputError {

@@ -7,7 +7,7 @@ import { recipeDocs } from './docs.ts';
 import { FIELDS } from './fields.ts';
 import { recipeJsonSchemaText } from './json-schema.ts';
 import { migrate } from './migrations.ts';
-import { checkTemperature, levenshtein, parseRecipe, parseRecipeText } from './parse.ts';
+import { checkEntries, checkTemperature, levenshtein, parseRecipe, parseRecipeText } from './parse.ts';
 import type { RecipeInput } from './schema.ts';
 import { recipeFromFragment, recipeToFragment } from './share.ts';
 
@@ -220,9 +220,18 @@ describe('parseRecipe', () => {
       'r.json: teacher.api_key_env: is "AWS_SECRET_ACCESS_KEY" (a text): the name of an environment variable that ends with API_KEY',
     ],
     [
-      'what is not built',
-      { ...least, distill: { tail: 'sampling' } },
-      'r.json: distill.tail: "sampling" is not built yet: "bucket", "ignore" or "renormalize"',
+      'reverse KL from draws',
+      { ...taught, distill: { objective: 'reverse_kl', tail: 'sampling' } },
+      'r.json: distill.tail: is "sampling", from which reverse_kl can’t be estimated: "bucket" or "renormalize", or objective "forward_kl"',
+    ],
+    [
+      'draws from a server',
+      {
+        ...least,
+        teacher: { kind: 'endpoint', url: 'http://localhost:8000', model: 'm' },
+        distill: { temperature: 1, tail: 'sampling' },
+      },
+      'r.json: distill.tail: is "sampling", and a teacher behind a server gives its likeliest tokens alone: "bucket", "ignore" or "renormalize", or a teacher of kind "engine"',
     ],
   ])('refuses %s', (_, json, message) => {
     expect(refusal(json)).toBe(message);
@@ -264,6 +273,20 @@ describe('checkTemperature', () => {
       "r.json: distill.temperature: is 2, which the teacher's cache was not made for: one of 1, or make the cache again",
     );
     expect(() => checkTemperature(parseRecipe(least, 'r.json'), [1], 'r.json')).not.toThrow();
+  });
+});
+
+describe('checkEntries', () => {
+  const of = (tail: 'bucket' | 'sampling') => parseRecipe({ ...taught, distill: { tail } }, 'r.json');
+  it('refuses a cache of the other kind', () => {
+    expect(() => checkEntries(of('bucket'), 'topk', 'r.json')).not.toThrow();
+    expect(() => checkEntries(of('sampling'), 'sampling', 'r.json')).not.toThrow();
+    expect(() => checkEntries(of('sampling'), 'topk', 'r.json')).toThrow(
+      'r.json: distill.tail: is "sampling", and the teacher\'s cache holds its largest logits: "bucket", "ignore" or "renormalize", or a cache made by sampling',
+    );
+    expect(() => checkEntries(of('bucket'), 'sampling', 'r.json')).toThrow(
+      'r.json: distill.tail: is "bucket", and the teacher\'s cache was made by sampling: "sampling"',
+    );
   });
 });
 

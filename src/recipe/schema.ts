@@ -241,12 +241,15 @@ export const distill = v.strictObject({
     }),
   ),
   k: v.optional(
-    integer('How many of the teacher’s largest logits are cached for a position.', { min: 1, max: 65536 }),
+    integer(
+      'How many of the teacher’s largest logits are cached for a position, or with tail sampling, how many tokens are drawn.',
+      { min: 1, max: 65536 },
+    ),
     32,
   ),
   tail: v.optional(
     oneOf(
-      'What becomes of the probability outside the k cached logits: one extra outcome, left out, spread over the k, or sampled entries.',
+      'What becomes of the probability outside the k cached logits: one extra outcome, left out, or spread over the k. With sampling the cache holds k tokens drawn from all instead: noisier, the more so the higher the temperature, and without bias.',
       ['bucket', 'ignore', 'renormalize', 'sampling'],
     ),
     'bucket',

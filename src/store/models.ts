@@ -4,7 +4,7 @@
  */
 import { createSHA256 } from 'hash-wasm';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
-import { InputError } from '../formats/input-error.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { Damaged } from './faults.ts';
 import { fileRecord, keptSource, listFiles, readChunk, sha256, writeManifests } from './files.ts';
 import type { FileRecord } from './schema.ts';
@@ -103,13 +103,25 @@ function passing(
     if (whole && source.sha256 && (await hashOf({ ...record, chunks })) !== source.sha256.toLowerCase()) {
       chunks.fill(null);
       await store.inTurn(record.owner, () => writeManifests(store, [{ ...record, chunks: [...chunks] }], 'relaxed'));
-      throw new InputError(name, '', 'what arrived is not what its source states (SHA-256)', 'the same once more');
+      throw new DownloadFault(name, 'what arrived is not what its source states (SHA-256)', 'the same once more');
     }
     return bytes;
   };
 
+  /**
+   * The header of a large file is looked at without fetching a chunk of its weights: a model too large for this device is
+   * refused by then.
+   */
+  const atHand = async (start: number, end: number): Promise<Uint8Array<ArrayBuffer> | undefined> => {
+    if (chunks[0] != null || size <= chunk_bytes || end > chunk_bytes) return undefined;
+    const source = await openSource();
+    return source?.size === size && end <= (source.at_hand ?? 0) ? source.read(start, end) : undefined;
+  };
+
   const read = async (start: number, end: number): Promise<Uint8Array<ArrayBuffer>> => {
     if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
+    const header = await atHand(start, end);
+    if (header) return header;
     const bytes = new Uint8Array(end - start);
     for (let index = Math.floor(start / chunk_bytes); index * chunk_bytes < end; index++) {
       if (last?.index !== index) last = { index, bytes: await chunk(index) };

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { deleteDB, openDB, type IDBPDatabase } from 'idb';
 import { MemorySource, readAll, readText, type FileSource } from '../formats/byte-source.ts';
-import { InputError } from '../formats/input-error.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { backUpRun, restoreRun } from './backup.ts';
 import { Busy, Damaged, DiskFull, StoreClosed } from './faults.ts';
 import { collectGarbage, listFiles, sha256 } from './files.ts';
@@ -359,6 +359,38 @@ export async function modelsArriveOnce(): Promise<void> {
   });
 }
 
+/** Of a file of many parts the header is read from what came when it was opened, and no part is fetched for it. */
+export async function headersCostNoParts(): Promise<void> {
+  await withStore(async (store) => {
+    const bytes = bytesOf('a header, and then the weights of a model that may be too large');
+    const reads: [number, number][] = [];
+    const upstream: FileSource = {
+      name: 'hub/model',
+      open: async (path) => ({
+        name: path,
+        size: bytes.length,
+        at_hand: 12,
+        async read(start, end) {
+          if (end > 12) reads.push([start, end]);
+          return bytes.slice(start, end);
+        },
+      }),
+    };
+    const file = (await throughStore(store, 'hub/large@main', upstream).open('model.safetensors'))!;
+    same(text(await file.read(2, 8)), 'header', 'the header');
+    same(reads, [], 'what it cost');
+    same(text(await file.read(2, 20)), text(bytes.subarray(2, 20)), 'more than the header');
+    same(
+      reads,
+      [
+        [0, 16],
+        [16, 32],
+      ],
+      'what that cost',
+    );
+  });
+}
+
 /** A file that its source states a hash of is held to it when its last part arrives; what arrived wrong is let go. */
 export async function statedHashesHold(): Promise<void> {
   await withStore(async (store) => {
@@ -376,7 +408,7 @@ export async function statedHashesHold(): Promise<void> {
       }),
     };
     const open = async () => (await throughStore(store, 'hub/stated@main', upstream).open('model.safetensors'))!;
-    await rejects(readAll(await open()), InputError, 'bytes that are not those stated');
+    await rejects(readAll(await open()), DownloadFault, 'bytes that are not those stated');
     same(await keptFolder(store, 'hub/stated@main').open('model.safetensors'), undefined, 'kept all the same');
     bytes = good;
     same(text(await readAll(await open())), text(good), 'fetched again');

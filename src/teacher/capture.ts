@@ -1,13 +1,14 @@
 /**
- * A teacher that runs in the engine: a forward pass over batches of rows, and for every place the k largest logits with
- * log Σ exp(z / T) over the whole vocabulary at each declared temperature. `[tokens × vocabulary]` never exists.
+ * A teacher that runs in the engine: a forward pass over batches of rows, and for every place the k largest logits, or k
+ * drawn from all of them, with log Σ exp(z / T) over the whole vocabulary at each declared temperature. `[tokens × vocabulary]` never exists.
  */
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
-import { linearTopk } from '../engine/ops/index.ts';
+import { linearSample, linearTopk } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
+import type { CacheHeader } from '../formats/logit-cache.ts';
 import type { ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderAdapter } from '../models/decoder.ts';
 import { languageModel } from '../models/language-model.ts';
@@ -19,10 +20,20 @@ export interface TeacherInputs {
   readonly input_ids: Int32Array;
   readonly position_ids: Int32Array;
   readonly segment_ids: Int32Array;
+  /** f32 [rows, length, k], of a teacher whose entries are drawn: where (points.ts) */
+  readonly points?: Float32Array;
+}
+
+/** What is asked of a teacher at every place. */
+export interface TeacherChoice {
+  /** As a cache has them: 'topk' where left out. */
+  readonly entries?: CacheHeader['entries'];
+  readonly k: number;
+  readonly temperatures: readonly number[];
 }
 
 export interface TeacherLogits {
-  /** i32 [rows, length, k], largest logit first */
+  /** i32 [rows, length, k], largest logit first; of draws rising */
   readonly ids: Int32Array;
   /** f32 [rows, length, k] */
   readonly logits: Float32Array;
@@ -38,11 +49,7 @@ export class EngineTeacher {
     private readonly device: Device,
     private readonly options: ModelOptions,
     private readonly tensors: ReadonlyMap<string, DeviceTensor>,
-    private readonly choice: {
-      readonly k: number;
-      readonly temperatures: readonly number[];
-      readonly adapter?: DecoderAdapter;
-    },
+    private readonly choice: TeacherChoice & { readonly adapter?: DecoderAdapter },
   ) {
     this.arena = new Arena(device);
   }
@@ -54,6 +61,7 @@ export class EngineTeacher {
       position_ids: batch.position_ids,
       segments: batch.segment_ids,
       token_type_ids: new Int32Array(batch.input_ids.length), // a row is one text
+      ...(batch.points && { points: batch.points }),
     });
     return {
       ids: outputs.get('ids') as Int32Array,
@@ -86,14 +94,17 @@ export class EngineTeacher {
   private graph(rows: number, length: number): Graph {
     const graph = new Graph();
     const ids = (name: string): Value => graph.input(name, [rows, length], 'i32');
-    const { k, temperatures, adapter } = this.choice;
+    const { k, temperatures, entries, adapter } = this.choice;
     const { head } = languageModel(graph, this.options, ids, { adapter });
     if (!head) throw new RangeError('a model without a head has no logits');
     const { hidden, weight, bias, softcap } = head;
-    const top = linearTopk(hidden, weight, { k, temperatures, softcap }, bias);
-    graph.output('ids', top.ids);
-    graph.output('logits', top.logits);
-    graph.output('log_z', top.log_z);
+    const said =
+      entries === 'sampling'
+        ? linearSample(hidden, weight, graph.input('points', [rows, length, k]), { temperatures, softcap }, bias)
+        : linearTopk(hidden, weight, { k, temperatures, softcap }, bias);
+    graph.output('ids', said.ids);
+    graph.output('logits', said.logits);
+    graph.output('log_z', said.log_z);
     return graph;
   }
 }

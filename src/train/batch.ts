@@ -22,6 +22,8 @@ export interface TeacherBatch {
   readonly logits: Float32Array;
   /** log Σ exp(z / T) over the whole vocabulary at the objective's temperature, f32 [rows, length] */
   readonly log_z: Float32Array;
+  /** f32 [rows, length, k], where they were drawn: how often each counts */
+  readonly weights?: Float32Array;
 }
 
 export interface PreparedBatch {

@@ -90,6 +90,7 @@ export function inputsOf(
   return {
     ...one.inputs,
     token_scale: Float32Array.of(1 / Math.max(1, counted)),
+    ...(teacher?.weights && { teacher_weights: teacher.weights }),
     ...(teacher && { teacher_ids: teacher.ids, teacher_logits: teacher.logits, teacher_log_z: teacher.log_z }),
   };
 }

@@ -58,7 +58,7 @@ export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
  * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
  * optimiser step, times the loss's scale); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
  * factors f32 [2] (0 for the first micro-batch of a step, else 1; 1 / the loss's scale); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
- * teacher_log_z f32 [B, T] with a teacher.
+ * teacher_log_z f32 [B, T] with a teacher, teacher_weights f32 [B, T, k] where its entries were drawn.
  * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
  * With `gradient_checkpointing` the backward pass computes each layer again from its input: the same bits in less memory.
  * With `fp16` activations wait for the backward pass in 16 bits.
@@ -152,6 +152,9 @@ function forward(
           ids: graph.input('teacher_ids', [rows, length, objective.k], 'i32'),
           logits: graph.input('teacher_logits', [rows, length, objective.k]),
           log_z: graph.input('teacher_log_z', [rows, length]),
+          ...(objective.tail === 'sampling' && {
+            weights: graph.input('teacher_weights', [rows, length, objective.k]),
+          }),
         }
       : undefined;
   const { loss, stats } = linearLoss(

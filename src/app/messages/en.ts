@@ -213,7 +213,9 @@ export const en = {
     } as Record<string, string>,
     none: 'Without a teacher the student learns from the text alone. That is the fair comparison, and usually the weaker student.',
     summary: (k: number, tail: string) =>
-      `The ${k} most likely words of every position are kept; ${tail === 'bucket' ? 'all others count as one' : tail === 'ignore' ? 'the rest is left out' : 'the rest is spread over them'}.`,
+      tail === 'sampling'
+        ? `At every position ${plural(k, 'word is', 'words are')} drawn, each as often as the teacher finds it likely: noisier than its most likely words, and in the mean right about all of them.`
+        : `The ${k} most likely words of every position are kept; ${tail === 'bucket' ? 'all others count as one' : tail === 'ignore' ? 'the rest is left out' : 'the rest is spread over them'}.`,
   },
   server: {
     about:
@@ -471,8 +473,9 @@ export const en = {
     title: 'Where models come from',
     about:
       'A name like owner/model, or hub:owner/model, leads to Hugging Face; modelscope:owner/model to ModelScope. A mirror in your house or school may stand for either.',
-    token: 'Access token',
-    tokenAbout: 'For models behind a gate. It is forgotten when this page closes.',
+    token: 'Access token of Hugging Face',
+    tokenAbout:
+      'For models behind a gate; sent to the address of Hugging Face above alone, and forgotten when this page closes.',
     save: 'Use these',
     saved: 'These hold from now on.',
   },

@@ -148,8 +148,11 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'distill.objective': ['怎样比较', '学生怎样与教师比较；none 只学文本。没有教师时为 none，否则为 forward_kl。'],
   'distill.temperature': ['温度', '比较之前先让两个分布变平缓；这一项再乘以温度的平方。'],
   'distill.alpha': ['教师的权重', '教师一项的权重；文本的权重是 1 − alpha。没有教师时为 0，否则为 0.5。'],
-  'distill.k': ['保留的词数（top-k）', '每个位置缓存教师最大的多少个 logit。'],
-  'distill.tail': ['其余的词', '缓存之外的概率怎么办：合并为一个、舍去、摊到 k 个上，或抽样。'],
+  'distill.k': ['保留的词数（top-k）', '每个位置缓存教师最大的多少个 logit；tail 为 sampling 时，则是抽取多少次。'],
+  'distill.tail': [
+    '其余的词',
+    '缓存之外的概率怎么办：合并为一个、舍去，或摊到 k 个上。选 sampling 则改为从全部词中抽取 k 次存进缓存：噪声更大（温度越高越大），但没有偏差。',
+  ],
   'distill.beta': ['混合系数（jsd）', 'jsd 的混合权重，与 TRL 的 GKD 相同。'],
   'distill.answers.num_return_sequences': ['每题几个答案', '每个问题要几个答案。'],
   'distill.answers.max_new_tokens': ['最长答案', '答案最多多少个词元；在那里被截断的不学。'],

@@ -192,7 +192,9 @@ export const zh: Messages = {
     },
     none: '没有教师，学生只从文本学习。这是公平的对照，通常得到较弱的学生。',
     summary: (k, tail) =>
-      `每个位置保留 ${k} 个最可能的词；${tail === 'bucket' ? '其余合并为一个' : tail === 'ignore' ? '其余舍去' : '其余摊到它们上面'}。`,
+      tail === 'sampling'
+        ? `每个位置抽取 ${k} 次，教师觉得越可能的词抽到得越多：比只留最可能的词噪声大，但平均起来对所有的词都没有偏差。`
+        : `每个位置保留 ${k} 个最可能的词；${tail === 'bucket' ? '其余合并为一个' : tail === 'ignore' ? '其余舍去' : '其余摊到它们上面'}。`,
   },
   server: {
     about: '这台设备装不下的模型，可以在别处运行：家里或学校里的服务器，或托管的服务。它会收到这些行。',
@@ -441,8 +443,8 @@ export const zh: Messages = {
     title: '模型从哪里来',
     about:
       '像 owner/model 或 hub:owner/model 这样的名字指向 Hugging Face；modelscope:owner/model 指向 ModelScope。两者都可以换成家里或学校的镜像。',
-    token: '访问令牌',
-    tokenAbout: '用于需要授权的模型。页面关闭后就会忘记。',
+    token: 'Hugging Face 访问令牌',
+    tokenAbout: '用于需要授权的模型；只发送到上面的 Hugging Face 地址，页面关闭后就会忘记。',
     save: '使用这些',
     saved: '从现在起生效。',
   },

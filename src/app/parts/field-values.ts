@@ -59,16 +59,6 @@ function objection(recipe: object): InputError | undefined {
   }
 }
 
-/** Whether this version of Stillroom can do what an option asks for. */
-export function isBuilt(place: string, value: unknown): boolean {
-  const [section = '', ...rest] = place.split('.');
-  if (rest.length === 0) return true;
-  const nested = rest.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
-  const base = (TRIAL as Record<string, unknown>)[section];
-  const said = objection({ ...TRIAL, [section]: { ...(base as object), ...(nested as object) } });
-  return !/is not built yet/.test(said?.what ?? '');
-}
-
 /** What is wrong with a field by itself, though another section of the recipe may be wrong or empty as well. */
 export function problemAt(place: string, draft: RecipeInput): string | undefined {
   const section = place.split('.')[0]!;

@@ -30,4 +30,5 @@ export { concat, split } from './split/split.ts';
 export { sumLeading } from './sum-leading/sum-leading.ts';
 export { sumSquares } from './sum-squares/sum-squares.ts';
 export { linearLoss, type LinearLossAttributes } from './linear-loss/linear-loss.ts';
+export { linearSample } from './linear-sample/linear-sample.ts';
 export { linearTopk } from './linear-topk/linear-topk.ts';

@@ -17,6 +17,8 @@ export interface BenchResult {
   readonly bytes_per_token?: number;
   /** ‖g − g*‖ / ‖g*‖ of d loss / d logits from the cache against the whole teacher's. */
   readonly gradient_error?: number;
+  /** The same of Σ g over all positions. */
+  readonly summed_gradient_error?: number;
 }
 
 export interface BenchSummary {

@@ -3,6 +3,7 @@ import { Batches, evalBatchSettings } from '../../data/batch.ts';
 import { countedPositions, type TokenizedRow } from '../../data/tokenize.ts';
 import type { CacheRow, WritableLogitCache } from '../../formats/logit-cache.ts';
 import type { TeacherInputs, TeacherLogits } from '../../teacher/capture.ts';
+import { drawPoints } from '../../teacher/points.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { CacheWriter } from './cache-writer.ts';
 import type { RunData } from './data.ts';
@@ -19,7 +20,8 @@ export async function askAll(
   rows: readonly TokenizedRow[],
   { tokenizer, prepared: { masked } }: RunData,
 ): Promise<number> {
-  const { training, data } = run.recipe;
+  const { training, data, seed } = run.recipe;
+  const { k, entries } = cache.header;
   // The same batches in every sitting, so that a row is computed beside the same neighbours.
   const batches = new Batches(
     rows,
@@ -35,8 +37,16 @@ export async function askAll(
     const missing = batch.documents.filter(({ row }) => row >= begun);
     if (missing.length === 0) continue;
     await run.breathe();
-    const logits = await teacher.logits(batch);
     const positionsOf = (row: number): number[] => countedPositions(rows[row]!.labels, masked);
+    const points = entries === 'sampling' ? new Float32Array(batch.rows * batch.length * k) : undefined;
+    if (points) {
+      for (const { row, at } of missing)
+        for (const position of positionsOf(row)) {
+          const place = at * batch.length + position;
+          drawPoints(seed, row, position, points.subarray(place * k, (place + 1) * k));
+        }
+    }
+    const logits = await teacher.logits({ ...batch, points });
     await writer.add(missing.map(({ row, at }) => cacheRow(positionsOf(row), at * batch.length, logits, cache.header)));
   }
   await writer.flush();

@@ -11,6 +11,7 @@ import { InputError } from '../../formats/input-error.ts';
 import type { Keep } from '../../formats/keep.ts';
 import { createCache, type LogitCache } from '../../formats/logit-cache.ts';
 import { summarizeOnnx } from '../../formats/onnx-summary.ts';
+import { drawnOrLargest } from '../../recipe/derived.ts';
 import type { OnnxDtype, Teacher } from '../../recipe/schema.ts';
 import { OnnxTeacher } from '../../teacher/onnx.ts';
 import type { ActiveRun } from '../active-run.ts';
@@ -57,6 +58,7 @@ export async function onnxCache(
       throw new InputError(run.recipeFile, 'distill.k', `is ${k}`, allowed);
     }
     const temperatures = [...new Set([1, temperature])];
+    const entries = drawnOrLargest(run.recipe);
     const cache = await createCache(keep, {
       teacher: { identity: `${teacher.model}@${teacher.revision} (${fileOf(teacher.dtype)})`, hash },
       tokenizer_hash: tokenizer.hash,
@@ -64,10 +66,10 @@ export async function onnxCache(
       vocab_size,
       k,
       temperatures,
-      entries: 'topk',
+      entries,
       dtype: teacher.dtype,
     });
-    const asked = new OnnxTeacher(logitsOf, vocab_size, { k, temperatures });
+    const asked = new OnnxTeacher(logitsOf, vocab_size, { k, temperatures, entries });
     const seconds = await askAll(run, asked, cache, rows, data);
     const tokens = rows.reduce((sum, row) => sum + row.input_ids.length, 0);
     await run.find('teacher', { kind: 'onnx', tokens_per_second: seconds > 0 ? tokens / seconds : undefined });

@@ -8,7 +8,8 @@ import { createCache, openCache, type LogitCache } from '../../formats/logit-cac
 import { openCacheFile } from '../../formats/logit-cache-file.ts';
 import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { countParameters, openAnyModel, type Model } from '../../models/model.ts';
-import { checkTemperature } from '../../recipe/parse.ts';
+import { drawnOrLargest } from '../../recipe/derived.ts';
+import { checkEntries, checkTemperature } from '../../recipe/parse.ts';
 import type { Teacher } from '../../recipe/schema.ts';
 import { EngineTeacher } from '../../teacher/capture.ts';
 import type { ActiveRun } from '../active-run.ts';
@@ -33,17 +34,19 @@ export async function cacheTeacher(run: ActiveRun, data: RunData): Promise<Logit
     return undefined;
   }
   const cache = teacher.kind === 'cache' ? await givenCache(run, data) : await ownCache(run, data);
-  const kept = Object.fromEntries(cache.header.temperatures.map((t) => [String(t), cache.massKept(t)]));
+  const { entries, k, temperatures } = cache.header;
   run.emit({
     kind: 'fact',
     step: 'teacher',
-    facts: { cache_bytes: cache.bytes, positions: cache.positions, k: cache.header.k },
+    facts: { cache_bytes: cache.bytes, positions: cache.positions, k },
   });
   await run.find('teacher', {
     ...run.facts.found.teacher,
     kind: teacher.kind,
     cache_bytes: cache.bytes,
-    mass_kept: kept,
+    ...(entries === 'sampling'
+      ? { draws: k }
+      : { mass_kept: Object.fromEntries(temperatures.map((t) => [String(t), cache.massKept(t)])) }),
   });
   return cache;
 }
@@ -55,6 +58,7 @@ async function givenCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     tokenizer_hash: data.tokenizer.hash,
     dataset_hash: data.prepared.hash,
   });
+  checkEntries(recipe, cache.header.entries, run.recipeFile);
   checkTemperature(recipe, cache.header.temperatures, run.recipeFile);
   const rows = data.prepared.train.length + data.prepared.eval.length;
   if (cache.rows < rows) {
@@ -90,6 +94,7 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
   const hash = digest();
   run.hash(WEIGHTS, hash);
   const temperatures = [...new Set([1, recipe.distill.temperature])];
+  const entries = drawnOrLargest(recipe);
   const cache = await createCache(keep, {
     teacher: { identity: `${teacher.model}@${teacher.revision}`, hash },
     tokenizer_hash: data.tokenizer.hash,
@@ -97,12 +102,13 @@ async function ownCache(run: ActiveRun, data: RunData): Promise<LogitCache> {
     vocab_size,
     k: recipe.distill.k,
     temperatures,
-    entries: 'topk',
+    entries,
     dtype: 'f32',
   });
   const engine = new EngineTeacher(device, on.options, on.tensors, {
     k: recipe.distill.k,
     temperatures,
+    entries,
     adapter: on.adapter,
   });
   try {

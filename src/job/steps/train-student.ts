@@ -86,16 +86,7 @@ export function objectiveOf(recipe: Recipe, view: Pick<CacheView, 'k'> | undefin
   const { objective, temperature, alpha, tail, beta, skew } = recipe.distill;
   const { label_smoothing_factor } = recipe.training;
   if (!view) return { ...CROSS_ENTROPY, label_smoothing_factor };
-  return {
-    objective,
-    temperature,
-    alpha,
-    tail: tail as Objective['tail'], // refuseUnbuilt has refused the other
-    beta,
-    skew,
-    k: view.k,
-    label_smoothing_factor,
-  };
+  return { objective, temperature, alpha, tail, beta, skew, k: view.k, label_smoothing_factor };
 }
 
 export function shapesOf(
@@ -171,9 +162,11 @@ async function makeTrainer(
 
 function viewOf(cache: LogitCache, { recipe, vocabulary }: ActiveRun, student: Student): CacheView {
   const { vocab_size } = student.model.options;
+  const { k, entries } = cache.header;
   return {
     cache,
-    k: Math.min(entriesOf(recipe, vocab_size), cache.header.k),
+    // of the largest fewer will do; of draws all must be looked at
+    k: entries === 'sampling' ? Math.min(k, vocab_size) : Math.min(entriesOf(recipe, vocab_size), k),
     temperature: recipe.distill.temperature,
     vocab_size,
     ...(vocabulary && { ids: newIds(vocabulary) }),

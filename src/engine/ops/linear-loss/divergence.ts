@@ -1,5 +1,5 @@
 /**
- * What a student is compared with a sparse teacher by (DESIGN §5): D = Σ f(p, q) over outcomes, where S are the k entries
+ * What a student is compared with a sparse teacher by (DESIGN §5): D = Σ f(p, q) over outcomes, where S are the entries
  * that the cache holds, p = exp(z_t / T − log Z_t) is exact on S, and q is the student's full softmax at T.
  *
  *   forward_kl   p log (p / q)
@@ -12,6 +12,10 @@
  *   bucket        S, and all the rest as one: p_t = 1 − Σp, q_t = 1 − Σq, at least 1e-9
  *   ignore        S, its p as they are (not for reverse_kl and jsd, which are about what the student does outside too)
  *   renormalize   S with p divided by its sum; outside p is 0. Reverse KL would be infinite there: it divides q as well
+ *   sampling      S was drawn, and each of it counts w = c / (N g) times (linear-sample/draw.ts), which makes Σ w f an
+ *                 estimate without bias of the sum over the whole vocabulary, and so of its gradient, q (w g − Σ w q g) / T;
+ *                 Σ w p is not made 1, because dividing by it would bias both. Not for reverse_kl and jsd: where the
+ *                 student is surer than the teacher, what is summed has no bound that the draws know of
  *
  * With g = ∂f/∂q of each outcome and G = Σ q g over all of them, the gradient for the student's logits is q (g − G) / T.
  * Everything is computed from log p and log q, and as q g rather than g, which is 1 / q where q vanishes.
@@ -19,7 +23,7 @@
 import { f32 } from '../wgsl.ts';
 
 export type Divergence = 'forward_kl' | 'reverse_kl' | 'jsd' | 'skew_kl';
-export type Tail = 'bucket' | 'ignore' | 'renormalize';
+export type Tail = 'bucket' | 'ignore' | 'renormalize' | 'sampling';
 
 export interface DivergenceChoice {
   readonly objective: Divergence;
@@ -34,6 +38,8 @@ export interface TeacherRow {
   readonly ids: ArrayLike<number>;
   readonly logits: ArrayLike<number>;
   readonly log_z: number;
+  /** Of `sampling`: how often each entry counts. */
+  readonly weights?: ArrayLike<number>;
 }
 
 /** The smallest mass of a tail: below it a tail is noise, and has no gradient. */
@@ -99,9 +105,12 @@ export function divergenceReference(
     const logIn = Math.log(support.reduce((sum, id) => sum + Math.exp(logQ[id]!), 0));
     logQs = logQs.map((value) => value - logIn);
   }
-  const terms = logP.map((value, j) => term(choice, value, logQs[j]!));
+  const weights = present.map((j) => (tail === 'sampling' ? teacher.weights![j]! : 1));
+  const terms = logP.map(
+    (value, j) => term(choice, value, logQs[j]!).map((of) => weights[j]! * of) as [number, number],
+  );
   let value = terms.reduce((sum, [f]) => sum + f, 0);
-  let forward = logP.reduce((sum, log, j) => sum + Math.exp(log) * (log - logQ[support[j]!]!), 0);
+  let forward = logP.reduce((sum, log, j) => sum + weights[j]! * Math.exp(log) * (log - logQ[support[j]!]!), 0);
   let total = terms.reduce((sum, [, pull]) => sum + pull, 0);
   let slope = 0;
   if (tail === 'bucket') {
@@ -159,6 +168,7 @@ export function termWgsl({ objective, beta, skew }: DivergenceChoice): string {
 export function tailWgsl(choice: DivergenceChoice): string {
   switch (choice.tail) {
     case 'ignore':
+    case 'sampling':
       return '';
     case 'renormalize':
       return `slope = ${f32(outsideSlope(choice))};

@@ -29,6 +29,7 @@ const COEFFICIENTS = 8;
 export function linearLossKernel(context: KernelContext<LinearLossAttributes>): Dispatch[] {
   const { inputs, outputs, attributes, limits, scratch } = context;
   const [hidden, weight, targets, tokenScale, ids, teacherLogits, logZ] = inputs;
+  const teacherWeights = attributes.tail === 'sampling' ? inputs[7] : undefined;
   const bias = attributes.bias ? inputs.at(-1)! : undefined;
   const [V, H] = weight!.shape as [number, number];
   const rows = targets!.size;
@@ -103,6 +104,7 @@ export function linearLossKernel(context: KernelContext<LinearLossAttributes>): 
           window('teacher_ids', ids!, k),
           window('teacher_logits', teacherLogits!, k),
           window('teacher_log_z', logZ!, 1),
+          ...(teacherWeights ? [window('teacher_weights', teacherWeights, k)] : []),
           { ...write('support', support), element: 'vec4<f32>' },
         ],
         setAside(row),
@@ -216,14 +218,15 @@ interface RowShape {
 const ASIDE = '-1e30';
 
 /**
- * An entry: the student's logit, the teacher's log p, the id, 1 where there is one (a row may have fewer than k: what fills
- * it up stays in the row, and so in the tail). One tensor, because a kernel may bind eight buffers only.
+ * An entry: the student's logit, the teacher's log p, the id, how often it counts: once where it wasn't drawn, and never
+ * where there is none (a row may have fewer than k: what fills it up stays in the row, and so in the tail). One tensor,
+ * because a kernel may bind eight buffers only.
  */
-function setAside({ V, k, attributes: { temperature: T } }: RowShape): string {
+function setAside({ V, k, attributes: { temperature: T, tail } }: RowShape): string {
   return `  let id = u32(teacher_ids[i]);
   let at = (i / ${k}u) * ${V}u + id;
   let there = teacher_logits[i] > ${ABSENT};
-  support[i] = vec4<f32>(logits[at], teacher_logits[i] / ${f32(T)} - teacher_log_z[i / ${k}u], f32(id), select(0.0, 1.0, there));
+  support[i] = vec4<f32>(logits[at], teacher_logits[i] / ${f32(T)} - teacher_log_z[i / ${k}u], f32(id), select(0.0, ${tail === 'sampling' ? 'teacher_weights[i]' : '1.0'}, there));
   if (there) { logits[at] = ${ASIDE}; }`;
 }
 
@@ -330,6 +333,7 @@ function joinRow({ V, k, lanes, attributes, choice }: RowShape): string {
 function compared(choice: DivergenceChoice, T: number, overSupport: (body: string) => string): string {
   const { tail, objective } = choice;
   const onlySupport = tail === 'renormalize' && objective === 'reverse_kl';
+  const often = howOften(choice);
   return `let log_z_student = log(z_t);
     let q_out = t_out / z_t;
     var p_sum = 0.0;
@@ -340,16 +344,18 @@ function compared(choice: DivergenceChoice, T: number, overSupport: (body: strin
     var slope = 0.0;
     ${overSupport(`let log_p = entry.y + log_p_shift;
     let log_q = (z - m) / ${f32(T)} - log_z_student;
-    let of_entry = term(log_p, log_q + log_q_shift);
+    let of_entry = term(log_p, log_q + log_q_shift)${often};
     divergence += of_entry.x;
     total += of_entry.y;
-    forward += exp(max(log_p, -100.0)) * (log_p - log_q);`)}
+    forward += exp(max(log_p, -100.0)) * (log_p - log_q)${often};`)}
     ${tailWgsl(choice)}
     coefficients[to + 4u] = ${onlySupport ? '0.0' : 'slope - total'};
     coefficients[to + 5u] = total;
     coefficients[to + 6u] = log_p_shift;
     coefficients[to + 7u] = log_q_shift;`;
 }
+
+const howOften = ({ tail }: DivergenceChoice): string => (tail === 'sampling' ? ' * entry.w' : '');
 
 /** scale · (1 − α) · d CE / dz at v: q − (1 − ε)[v = target] − ε / V */
 function crossEntropyGradient({ V, attributes: { alpha, label_smoothing: smoothing } }: RowShape, v: string): string {
@@ -380,7 +386,7 @@ function denseGradient(shape: RowShape): string {
 }
 
 function sparseGradient(shape: RowShape): string {
-  const { V, k, attributes } = shape;
+  const { V, k, attributes, choice } = shape;
   const { temperature: T, alpha } = attributes;
   return `  let row = i / ${k}u;
   let c = row * ${COEFFICIENTS}u;
@@ -391,6 +397,6 @@ function sparseGradient(shape: RowShape): string {
   let id = u32(entry.z);
   let z = entry.x;
   let log_q = (z - coefficients[c]) / ${f32(T)} - log(coefficients[c + 3u]) + coefficients[c + 7u];
-  let kl = term(entry.y + coefficients[c + 6u], log_q).y - exp(max(log_q, -100.0)) * coefficients[c + 5u];
+  let kl = term(entry.y + coefficients[c + 6u], log_q).y${howOften(choice!)} - exp(max(log_q, -100.0)) * coefficients[c + 5u];
   logits[row * ${V}u + id] = ${throughCap(attributes, `${crossEntropyGradient(shape, 'id')} + scale * ${f32(alpha * T)} * kl`)};`;
 }

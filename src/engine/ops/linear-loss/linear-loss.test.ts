@@ -6,8 +6,11 @@ import { checkGradient, checkKernel, expectClose, floats, integers, testDevice, 
 import { Graph } from '../../graph/graph.ts';
 import { plan } from '../../plan/plan.ts';
 import { Arena, Program } from '../../run/program.ts';
+import { divergenceReference, type DivergenceChoice } from './divergence.ts';
 import { linearLoss, type LinearLossAttributes } from './linear-loss.ts';
+import { distinct, draw } from '../linear-sample/draw.ts';
 import { linearTopk } from '../linear-topk/linear-topk.ts';
+import { philoxUniform } from '../philox.ts';
 
 const base: LinearLossAttributes = {
   objective: 'none',
@@ -19,7 +22,7 @@ const base: LinearLossAttributes = {
   weightGradient: true,
 };
 
-/** Rows with targets, some not counted; a teacher whose support does not hold all of the mass. */
+/** Rows with targets, some not counted; a teacher whose support does not hold all of the mass, or was drawn. */
 function lossCase(rows: number, V: number, k: number, attributes: Partial<LinearLossAttributes>, size = 1): OpCase {
   const all = { ...base, ...attributes };
   const H = 8;
@@ -39,15 +42,18 @@ function lossCase(rows: number, V: number, k: number, attributes: Partial<Linear
       integers([1, rows], targets),
       { shape: [1], data: Float32Array.of(1 / rows) },
       ...(all.objective === 'none' ? [] : [integers([1, rows, k], ids), logits, log_z]),
+      ...(all.tail === 'sampling'
+        ? [{ shape: [1, rows, k], data: floats([rows * k], 6).data.map((w) => 2 + w) as Float32Array }]
+        : []),
     ],
-    build: (hidden, weight, target, scale, teacherIds, teacherLogits, logZ) => {
+    build: (hidden, weight, target, scale, teacherIds, teacherLogits, logZ, weights) => {
       const { loss, stats } = linearLoss(
         hidden!,
         weight!,
         target!,
         scale!,
         all,
-        teacherIds && { ids: teacherIds, logits: teacherLogits!, log_z: logZ! },
+        teacherIds && { ids: teacherIds, logits: teacherLogits!, log_z: logZ!, weights },
       );
       return [loss, stats, ...loss.node.outputs.slice(2)];
     },
@@ -85,6 +91,7 @@ const variants: [string, Partial<LinearLossAttributes>][] = [
     'forward KL, renormalize',
     { objective: 'forward_kl', alpha: 0.7, temperature: 5, tail: 'renormalize', label_smoothing: 0.05 },
   ],
+  ['forward KL, drawn', { objective: 'forward_kl', alpha: 0.7, temperature: 2, tail: 'sampling' }],
 ];
 
 const others: [string, Partial<LinearLossAttributes>][] = [
@@ -95,6 +102,7 @@ const others: [string, Partial<LinearLossAttributes>][] = [
   ['skew KL, bucket', { objective: 'skew_kl', alpha: 1, temperature: 2 }],
   ['skew KL, ignore', { objective: 'skew_kl', alpha: 0.9, temperature: 1, skew: 0.4, tail: 'ignore' }],
   ['skew KL, renormalize', { objective: 'skew_kl', alpha: 1, temperature: 1, tail: 'renormalize' }],
+  ['skew KL, drawn', { objective: 'skew_kl', alpha: 0.9, temperature: 2, skew: 0.3, tail: 'sampling' }],
   ['skew KL of nothing', { objective: 'skew_kl', alpha: 1, temperature: 1, skew: 0 }],
 ];
 
@@ -142,11 +150,19 @@ describe('linear-loss', () => {
     checkGradient(withAbsent(lossCase(5, 23, 4, { objective: 'forward_kl', alpha: 1 }))));
 
   for (const objective of ['reverse_kl', 'jsd'] as const) {
-    it(`refuses ${objective} on the entries alone`, () =>
-      expect(() => buildOf(lossCase(3, 11, 2, { objective, alpha: 1, tail: 'ignore' }))).toThrow(
-        `${objective} is not defined on 'ignore'`,
-      ));
+    it.each(['ignore', 'sampling'] as const)(`refuses ${objective} on the entries alone, %s`, (tail) =>
+      expect(() => buildOf(lossCase(3, 11, 2, { objective, alpha: 1, tail }))).toThrow(
+        `${objective} is not defined on '${tail}'`,
+      ),
+    );
   }
+  it('takes weights of drawn entries and of no others', () => {
+    const { inputs, ...drawn } = lossCase(3, 11, 2, { objective: 'forward_kl', alpha: 1, tail: 'sampling' });
+    const known = lossCase(3, 11, 2, { objective: 'forward_kl', alpha: 1 });
+    const message = "weights of the entries belong to 'sampling'";
+    expect(() => buildOf({ ...drawn, inputs: inputs.slice(0, 7) })).toThrow(message);
+    expect(() => buildOf({ ...known, inputs })).toThrow(message);
+  });
 
   for (const [name, attributes] of variants) {
     it(`gradient: ${name}`, () => checkGradient(lossCase(5, 23, 4, attributes)));
@@ -161,6 +177,69 @@ describe('linear-loss', () => {
   }
   it('kernel: a student that is sure of itself keeps its tail', () =>
     checkKernel(lossCase(40, 33, 4, { objective: 'forward_kl', alpha: 1 }, 4)));
+});
+
+describe('an objective from drawn entries', () => {
+  const V = 60;
+  const logits = (seed: number): Float64Array => Float64Array.from(floats([V], seed, 5).data);
+  const logSum = (z: Float64Array, T: number): number =>
+    Math.log(z.reduce((sum, value) => sum + Math.exp(value / T), 0));
+  const teacher = logits(1);
+  const student = logits(2);
+  const declared = [1, 2];
+  const log_z = declared.map((T) => logSum(teacher, T));
+
+  it.each([
+    ['forward_kl', 1],
+    ['forward_kl', 2],
+    ['skew_kl', 1],
+    ['skew_kl', 2],
+  ] as const)('is, with its gradient, in the mean that of the whole vocabulary: %s at T %d', (objective, T) => {
+    const N = 8;
+    const RUNS = 20_000;
+    const logQ = student.map((value) => value / T - logSum(student, T));
+    const compare = (tail: DivergenceChoice['tail'], ids: number[], weights?: number[]): Float64Array => {
+      const row = { ids, logits: ids.map((id) => teacher[id]!), log_z: log_z[declared.indexOf(T)]!, weights };
+      const { value, forward, gradient } = divergenceReference({ objective, tail, beta: 0.5, skew: 0.1 }, logQ, row, T);
+      return Float64Array.of(value, forward, ...gradient);
+    };
+    const whole = compare('ignore', [...teacher.keys()]);
+    const sum = new Float64Array(whole.length);
+    const squares = new Float64Array(whole.length);
+    for (let run = 0; run < RUNS; run++) {
+      const points = Array.from({ length: N }, (_, j) => (j + philoxUniform(7, run, j)) / N);
+      const ids = draw(teacher, points, log_z, declared);
+      const found = [
+        ...distinct(
+          ids,
+          Array.from(ids, (id) => teacher[id]!),
+          log_z,
+          declared,
+        ),
+      ];
+      const one = compare(
+        'sampling',
+        found.map(([at]) => ids[at]!),
+        found.map(([, weight]) => weight),
+      );
+      one.forEach((value, i) => {
+        sum[i]! += value;
+        squares[i]! += value ** 2;
+      });
+    }
+    // Of numbers this near to normal five standard errors are passed once in two million; the draws are the same each time.
+    whole.forEach((wanted, i) => {
+      const mean = sum[i]! / RUNS;
+      const error = Math.sqrt((squares[i]! / RUNS - mean ** 2) / RUNS);
+      expect(Math.abs(mean - wanted), `entry ${i}`).toBeLessThan(5 * error + 1e-12);
+    });
+    // and these errors are small, so that the bound above says something
+    const size = Math.hypot(...whole.subarray(2));
+    const spread = Math.sqrt(
+      squares.subarray(2).reduce((all, square, i) => all + square / RUNS - (sum[i + 2]! / RUNS) ** 2, 0),
+    );
+    expect(spread / Math.sqrt(RUNS) / size).toBeLessThan(0.02);
+  });
 });
 
 /**

@@ -39,11 +39,11 @@ export type LinearLossAttributes = {
   readonly softcap?: number;
 };
 
-/** undefined without a teacher. @throws where reverse_kl or jsd is asked for on entries alone */
+/** undefined without a teacher. @throws where reverse_kl or jsd is asked for on entries alone, or on drawn ones */
 export function divergenceOf(attributes: LinearLossAttributes): DivergenceChoice | undefined {
   const { objective, tail, beta = 0.5, skew = 0.1 } = attributes;
   if (objective === 'none') return undefined;
-  if (tail === 'ignore' && (objective === 'reverse_kl' || objective === 'jsd')) {
+  if ((tail === 'ignore' || tail === 'sampling') && (objective === 'reverse_kl' || objective === 'jsd')) {
     throw new RangeError(`linear-loss: ${objective} is not defined on '${tail}'`);
   }
   if (!(beta > 0 && beta < 1 && skew >= 0 && skew < 1)) throw new RangeError(`linear-loss: beta ${beta}, skew ${skew}`);
@@ -57,6 +57,8 @@ export interface TeacherLogits {
   readonly logits: Value;
   /** f32 [B, T]: log Σ exp(z / temperature) over the teacher's whole vocabulary */
   readonly log_z: Value;
+  /** f32 [B, T, k], of entries that were drawn (`tail: 'sampling'`): how often each counts */
+  readonly weights?: Value;
 }
 
 /** Columns of `stats`. */
@@ -66,13 +68,16 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
   name: 'linear-loss',
   packed: [1],
 
-  infer([hidden, weight, targets, , ids], attributes) {
-    const { hiddenGradient, weightGradient, biasGradient, objective } = attributes;
+  infer([hidden, weight, targets, , ids, ...rest], attributes) {
+    const { hiddenGradient, weightGradient, biasGradient, bias, objective, tail } = attributes;
     divergenceOf(attributes);
     if (hidden!.shape.at(-1) !== weight!.shape[1]) {
       throw new RangeError(`linear-loss: hidden [${hidden!.shape}], weight [${weight!.shape}]`);
     }
     if (objective !== 'none' && !ids) throw new RangeError(`linear-loss: '${objective}' needs a teacher`);
+    if (objective !== 'none' && (rest.length - Number(bias ?? false) === 3) !== (tail === 'sampling')) {
+      throw new RangeError("linear-loss: weights of the entries belong to 'sampling', and to nothing else");
+    }
     return [
       { shape: [1], dtype: 'f32' },
       { shape: [sizeOf(targets!.shape), STATS], dtype: 'f32' },
@@ -108,7 +113,8 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
 
   reference(inputs, attributes, outputs) {
     const bias = attributes.bias ? inputs.at(-1) : undefined;
-    const [hidden, weight, targets, tokenScale, ids, logits, logZ] = attributes.bias ? inputs.slice(0, -1) : inputs;
+    const without = attributes.bias ? inputs.slice(0, -1) : inputs;
+    const [hidden, weight, targets, tokenScale, ids, logits, logZ, weights] = without;
     const [V, H] = weight!.shape as [number, number];
     const rows = targets!.data.length;
     const k = ids ? ids.data.length / rows : 0;
@@ -139,6 +145,7 @@ export const linearLossOp: OpDefinition<LinearLossAttributes> = {
           ids: ids!.data.subarray(row * k, (row + 1) * k),
           logits: logits!.data.subarray(row * k, (row + 1) * k),
           log_z: logZ!.data[row]!,
+          weights: weights?.data.subarray(row * k, (row + 1) * k),
         };
         const { value, forward, gradient } = divergenceReference(choice, logSoftmax(z, T), teacher, T);
         divergence = value;
@@ -198,6 +205,7 @@ export function linearLoss(
     targets,
     tokenScale,
     ...(teacher ? [teacher.ids, teacher.logits, teacher.log_z] : []),
+    ...(teacher?.weights ? [teacher.weights] : []),
     ...(bias ? [bias] : []),
   ];
   const all = bias ? { ...attributes, bias: true } : attributes;

@@ -5,28 +5,22 @@
  * Selection is exact and repeatable: a radix search (four digits of eight bits, counted with integer atomics) finds the
  * k-th largest, then the k entries are ranked by (larger logit, smaller id).
  */
+import type { OpDefinition, Value } from '../../graph/types.ts';
 import {
-  bytesOf,
-  sizeOf,
-  type Dispatch,
-  type KernelContext,
-  type OpDefinition,
-  type Operand,
-  type Value,
-} from '../../graph/types.ts';
-import { chunksOf } from '../linear-loss/chunks.ts';
-import { matmulDispatches } from '../matmul/windows.ts';
-import { softcapDispatches } from '../softcap/softcap.ts';
-import { f32, flatGrid, rolled, rowGrid, workgroupSum } from '../wgsl.ts';
+  checkHead,
+  headCost,
+  headReference,
+  headRows,
+  LOG_Z_FUNCTIONS,
+  logSumExp,
+  logZWgsl,
+  THREADS,
+  type HeadAttributes,
+} from '../head-rows.ts';
+import { rolled, type rowGrid } from '../wgsl.ts';
 
-type LinearTopkAttributes = {
-  readonly k: number;
-  readonly temperatures: readonly number[];
-  /** Bounds the logits: z = cap · tanh(hidden Wᵀ / cap). */
-  readonly softcap?: number;
-};
+type LinearTopkAttributes = HeadAttributes & { readonly k: number };
 
-const THREADS = 256;
 /** Candidates live in workgroup memory. */
 const MAX_K = 1024;
 
@@ -35,9 +29,7 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
   packed: [1],
 
   infer([hidden, weight, bias], { k, temperatures }) {
-    if (hidden!.shape.at(-1) !== weight!.shape[1] || (bias && bias.shape[0] !== weight!.shape[0])) {
-      throw new RangeError(`linear-topk: hidden [${hidden!.shape}], weight [${weight!.shape}], bias [${bias?.shape}]`);
-    }
+    checkHead('linear-topk', hidden!, weight!, bias);
     const limit = Math.min(MAX_K, weight!.shape[0] as number);
     if (k < 1 || k > limit) throw new RangeError(`linear-topk: k is ${k}, not 1 to ${limit}`);
     const lead = hidden!.shape.slice(0, -1);
@@ -48,35 +40,23 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     ];
   },
 
-  cost([hidden, weight]) {
-    const rows = sizeOf(hidden!.shape.slice(0, -1));
-    return {
-      flops: 2 * rows * sizeOf(weight!.shape),
-      bytes: bytesOf(hidden!) + Math.ceil(rows / 128) * bytesOf(weight!),
-    };
-  },
+  cost: ([hidden, weight]) => headCost(hidden!, weight!),
 
   reference([hidden, weight, bias], { k, temperatures, softcap }, [idsType, logitsType, logZType]) {
-    const [V, H] = weight!.shape as [number, number];
+    const H = weight!.shape[1] as number;
     const rows = hidden!.data.length / H;
     const ids = new Float64Array(rows * k);
     const logits = new Float64Array(rows * k);
     const logZ = new Float64Array(rows * temperatures.length);
     for (let row = 0; row < rows; row++) {
-      const z = bias ? bias.data.slice() : new Float64Array(V);
-      for (let v = 0; v < V; v++)
-        for (let h = 0; h < H; h++) z[v]! += weight!.data[v * H + h]! * hidden!.data[row * H + h]!;
-      if (softcap !== undefined) z.forEach((value, v) => (z[v] = softcap * Math.tanh(value / softcap)));
+      const z = headReference(hidden!.data.subarray(row * H, (row + 1) * H), weight!.data, bias?.data, softcap);
       const order = Array.from(z.keys()).sort((a, b) => z[b]! - z[a]! || a - b);
       for (let j = 0; j < k; j++) {
         ids[row * k + j] = order[j]!;
         logits[row * k + j] = z[order[j]!]!;
       }
       const largest = z[order[0]!]!;
-      temperatures.forEach((T, i) => {
-        const sum = z.reduce((total, value) => total + Math.exp((value - largest) / T), 0);
-        logZ[row * temperatures.length + i] = largest / T + Math.log(sum);
-      });
+      temperatures.forEach((T, i) => (logZ[row * temperatures.length + i] = logSumExp(z, largest, T)));
     }
     return [
       { shape: idsType!.shape as number[], data: ids },
@@ -85,62 +65,21 @@ export const linearTopkOp: OpDefinition<LinearTopkAttributes> = {
     ];
   },
 
-  kernel({
-    inputs: [hidden, weight, bias],
-    outputs: [ids, values, logZ],
-    attributes,
-    limits,
-    scratch,
-  }: KernelContext<LinearTopkAttributes>) {
-    const { k, temperatures, softcap } = attributes;
-    const [V, H] = weight!.shape as [number, number];
-    const chunks = chunksOf(hidden!.size / H, V, limits.maxStorageBufferBindingSize);
-    const logits = scratch([chunks[0]!.rows, V]);
-    return chunks.flatMap(({ start, rows }): Dispatch[] => {
-      const grid = rowGrid(rows, THREADS);
-      const n = temperatures.length;
-      return [
-        ...matmulDispatches({
-          limits,
-          a: hidden!,
-          b: weight!,
-          out: logits,
-          M: rows,
-          N: V,
-          K: H,
-          transB: true,
-          first: { a: start },
-        }),
-        ...(bias ? [addBias(logits, bias, rows, V)] : []),
-        ...(softcap === undefined ? [] : softcapDispatches(logits, logits, softcap, rows * V)),
-        {
-          label: `linear-topk rows ${rows}x${V}`,
-          bindings: [
-            { name: 'logits', operand: logits, access: 'read' },
-            { name: 'ids', operand: ids!, access: 'write', offset: start * k, length: rows * k },
-            { name: 'values', operand: values!, access: 'write', offset: start * k, length: rows * k },
-            { name: 'log_z', operand: logZ!, access: 'write', offset: start * n, length: rows * n },
-          ],
-          code: rowCode(grid, V, k, temperatures),
-          workgroups: grid.workgroups,
-        },
-      ];
-    });
+  kernel({ inputs: [hidden, weight, bias], outputs: [ids, values, logZ], ...context }) {
+    const { k, temperatures } = context.attributes;
+    return headRows(
+      'linear-topk',
+      { hidden: hidden!, weight: weight!, bias },
+      context,
+      [
+        { name: 'ids', operand: ids!, each: k, access: 'write' },
+        { name: 'values', operand: values!, each: k, access: 'write' },
+        { name: 'log_z', operand: logZ!, each: temperatures.length, access: 'write' },
+      ],
+      (grid, V) => rowCode(grid, V, k, temperatures),
+    );
   },
 };
-
-function addBias(logits: Operand, bias: Operand, rows: number, V: number): Dispatch {
-  const grid = flatGrid(rows * V);
-  return {
-    label: `linear-topk bias ${rows}x${V}`,
-    bindings: [
-      { name: 'logits', operand: logits, access: 'write' },
-      { name: 'bias', operand: bias, access: 'read' },
-    ],
-    code: `${grid.entry} {\n  ${grid.index}\n  logits[i] += bias[i % ${V}u];\n}`,
-    workgroups: grid.workgroups,
-  };
-}
 
 function rowCode(grid: ReturnType<typeof rowGrid>, V: number, k: number, temperatures: readonly number[]): string {
   return `
@@ -152,7 +91,7 @@ var<workgroup> found: atomic<u32>;
 var<workgroup> prefix: u32;
 var<workgroup> remaining: u32;
 var<workgroup> smallest: atomic<u32>;
-${workgroupSum(THREADS)}
+${LOG_Z_FUNCTIONS}
 
 // unsigned integers in the order of the floats
 fn key_of(z: f32) -> u32 {
@@ -235,26 +174,8 @@ ${grid.entry} {
   }
   workgroupBarrier();
   let m = workgroupUniformLoad(&largest);
-${groupsOfFour(temperatures)
-  .map(
-    (group, g) => `  {
-    var partial = vec4<f32>();
-    for (var v = lid; v < ${V}u; v += ${THREADS}u) {
-      let d = logits[base + v] - m;
-      ${group.map((T, i) => `partial[${i}] += exp(d / ${f32(T)});`).join(' ')}
-    }
-    let total = sum_all(lid, partial);
-    if (lid == 0u) {
-      ${group.map((T, i) => `log_z[row * ${temperatures.length}u + ${4 * g + i}u] = m / ${f32(T)} + log(total[${i}]);`).join('\n      ')}
-    }
-  }`,
-  )
-  .join('\n')}
+${logZWgsl(temperatures, V)}
 }`;
-}
-
-function groupsOfFour(temperatures: readonly number[]): number[][] {
-  return Array.from({ length: Math.ceil(temperatures.length / 4) }, (_, g) => temperatures.slice(4 * g, 4 * g + 4));
 }
 
 /**

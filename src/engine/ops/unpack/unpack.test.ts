@@ -12,7 +12,7 @@ import { bytesOf, type Value } from '../../graph/types.ts';
 import { plan } from '../../plan/plan.ts';
 import { Arena, Program } from '../../run/program.ts';
 import { expectClose, floats, integers, testDevice, type OpInput } from '../../testing.ts';
-import { embedding, linearLoss, linearTopk, matmul, sumSquares } from '../index.ts';
+import { embedding, linearLoss, linearSample, linearTopk, matmul, sumSquares } from '../index.ts';
 
 const DTYPES = ['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const;
 
@@ -96,6 +96,11 @@ describe.each(DTYPES)('a weight held as %s', (dtype) => {
     await check(dtype, floats([50, 32], 8), [floats([1, 24, 32], 6)], (w, hidden) => {
       const { logits, log_z } = linearTopk(hidden!, w, { k: 5, temperatures: [1, 2] });
       return [logits, log_z];
+    });
+    const points = { shape: [1, 24, 5], data: Float32Array.from({ length: 120 }, (_, i) => ((i % 5) + 0.37) / 5) };
+    await check(dtype, floats([50, 32], 8), [floats([1, 24, 32], 6), points], (w, hidden, points) => {
+      const { ids, logits, log_z } = linearSample(hidden!, w, points!, { temperatures: [1, 2] });
+      return [ids, logits, log_z];
     });
   });
 
