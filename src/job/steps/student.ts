@@ -21,6 +21,7 @@ import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
 import type { RecipeContext } from '../context.ts';
+import { plainName } from '../hub.ts';
 import { loraSettings, openAdapter } from './adapter.ts';
 import { studentEncoder } from './student-encoder.ts';
 import { studentFolder } from './student-tokenizer.ts';
@@ -48,7 +49,7 @@ export interface StudentAdapter {
 
 export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
-  const { model: whole, newHead } = await wholeOf(context);
+  const { model: whole, newHead } = await baseOf(context);
   await refuseOtherThanRows(context, whole);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
@@ -80,12 +81,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   return student;
 }
 
-/** The model that is cut, or the student as it is. */
-export async function baseOf(context: RecipeContext): Promise<Model<ModelOptions>> {
-  return (await wholeOf(context)).model;
-}
-
-async function wholeOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
+/** The model that is cut, or the student as it is; with a head of random weights where it came without. */
+export async function baseOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
   const model = await storedBase(context);
   const { lora, seed } = context.recipe;
   // an adapter would leave the new head as random as it is
@@ -230,7 +227,7 @@ function newConfig(
     fan_in_fan_out: !isEncoder(model.options) && model.options.conv1d === true,
     // PEFT has no name for masked LMs
     task_type: isEncoder(model.options) ? null : 'CAUSAL_LM',
-    base_model_name_or_path: student.compress ? null : student.model,
+    base_model_name_or_path: student.compress ? null : plainName(student.model),
     revision: student.compress ? null : student.revision,
   });
 }
