@@ -11,7 +11,7 @@ import { loadParameters } from '../models/on-device.ts';
 import { Evaluator } from '../train/evaluator.ts';
 import type { RecipeContext } from './context.ts';
 import type { StartLoss } from './protocol.ts';
-import { IMPORTANCE_ROWS } from './steps/importance.ts';
+import { samplesOf } from './steps/importance.ts';
 import { batchesOf, rowsOf, type RunData } from './steps/rows.ts';
 import { baseOf, openStudent } from './steps/student.ts';
 import { objectiveOf, shapesOf } from './steps/train-student.ts';
@@ -58,12 +58,11 @@ export async function startLossOf(
     return { rows, student: await lossOf({ model: (await openStudent(context)).model, read: own }) };
   }
   onProgress(0, 2);
-  const base = await baseOf(context);
+  const { model: base, newHead } = await baseOf(context);
   let importance: RecipeContext['importance'];
   const whole = await lossOf({ model: base, read: data }, async (tensors) => {
     if (compress.init !== 'importance') return;
-    const sequences = data.prepared.train.slice(0, IMPORTANCE_ROWS).map(({ input_ids }) => [...input_ids]);
-    importance = await measureImportance(device, base.options, tensors, sequences);
+    importance = await measureImportance(device, base.options, tensors, samplesOf(data, newHead));
   });
   onProgress(1, 2);
   const { model } = await openStudent({ ...context, importance, vocabulary });

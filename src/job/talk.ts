@@ -174,7 +174,7 @@ export class Talk {
         'a run that has read its rows',
       );
     }
-    const importance = await keptImportance(shelf.keep(facts.id, IMPORTANCE));
+    const importance = await keptImportance(shelf.keep(facts.id, IMPORTANCE), facts.recipe, facts.name);
     const student = await openStudent({ ...context, importance, vocabulary });
     const trained = who === 'start' ? undefined : await trainedWeights(shelf.keep(facts.id, 'result'));
     if (who === 'student' && !trained) {

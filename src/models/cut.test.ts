@@ -43,7 +43,7 @@ function changed<Options extends ModelOptions>(
 
 async function measured(model: Model, ids: number[]): Promise<Importance> {
   const device = await testDevice();
-  return measureImportance(device, model.options, await loadParameters(device, model), [ids]);
+  return measureImportance(device, model.options, await loadParameters(device, model), [{ input_ids: ids }]);
 }
 
 async function logitsOf(model: Model, ids: number[]): Promise<Float32Array> {
@@ -221,7 +221,8 @@ describe('importance of an encoder', () => {
   };
   const measuredOf = async (model: Model<EncoderOptions>): Promise<Importance> => {
     const device = await testDevice();
-    return measureImportance(device, model.options, await loadParameters(device, model), [IDS, IDS.slice(0, 4)]);
+    const samples = [IDS, IDS.slice(0, 4)].map((input_ids) => ({ input_ids }));
+    return measureImportance(device, model.options, await loadParameters(device, model), samples);
   };
   const opened = async (name: TinyEncoder): Promise<Model<EncoderOptions>> =>
     (await openAnyModel(await tinyEncoderFolder(name))) as Model<EncoderOptions>;
@@ -244,6 +245,27 @@ describe('importance of an encoder', () => {
     expect(largestDifference(await encoded(smaller), await encoded(model))).toBeLessThan(1e-6);
     expect(importance.layers).toHaveLength(num_hidden_layers);
     for (const angle of importance.layers) expect(angle).toBeGreaterThan(0.01);
+  });
+
+  it.each(['bert', 'distilbert'] as const)('%s: a layer counts by the loss without it', async (name) => {
+    const model = await opened(name);
+    const device = await testDevice();
+    const { num_hidden_layers, vocab_size } = model.options;
+    const labels = IDS.map((_, t) => (t % 3 === 1 ? 5 + t : -100));
+    const lossOf = async (layers: readonly number[]): Promise<number> => {
+      const logits = await encoded(compress(model, { layers, init: 'even' }, 1, 'r.json'));
+      return labels.reduce((sum, label, t) => {
+        if (label === -100) return sum;
+        const z = Array.from(logits.subarray(t * vocab_size, (t + 1) * vocab_size));
+        return sum + Math.log(z.reduce((all, one) => all + Math.exp(one), 0)) - z[label]!;
+      }, 0);
+    };
+    const all = Array.from({ length: num_hidden_layers }, (_, i) => i);
+    const tensors = await loadParameters(device, model);
+    const { layers } = await measureImportance(device, model.options, tensors, [{ input_ids: IDS, labels }]);
+    expect(layers).toHaveLength(num_hidden_layers);
+    for (const gone of all) expect(layers[gone]).toBeCloseTo(await lossOf(all.filter((i) => i !== gone)), 4);
+    expect(new Set(layers).size).toBe(num_hidden_layers);
   });
 
   /**

@@ -3,6 +3,8 @@
  *
  *   a layer     the angle by which it turns its input, arccos(cos(x_in, x_out)) / π, mean over tokens: one that hardly turns
  *               it is hardly missed (Gromov et al. 2024, arXiv 2403.17887; theirs is of a block, ours of each layer)
+ *               An encoder's stream is normed after every layer and each turns it about as much, whatever it is worth: there
+ *               it is the loss of the model without the layer (Kim et al. 2024, Shortened LLaMA, arXiv 2402.02834, §3.2)
  *   a channel   the root mean square of its activations: of the residual stream after each norm, of the MLP before its
  *               last projection, of each head's output (Muralidharan et al. 2024, arXiv 2407.14679, §2.2)
  *   in a head   of queries and keys the product of the two, because their channels meet one by one in the scores
@@ -11,17 +13,17 @@
  */
 import { Graph } from '../engine/graph/graph.ts';
 import type { Value } from '../engine/graph/types.ts';
-import { layernorm, matmul, mul, rmsnorm, sumLeading } from '../engine/ops/index.ts';
+import { layernorm, linearLoss, matmul, mul, rmsnorm, sumLeading } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
 import { Arena, Program } from '../engine/run/program.ts';
 import { isEncoder, type ModelOptions } from './architectures/index.ts';
-import { sizesOf } from './cut.ts';
+import { layersOf, sizesOf } from './cut.ts';
 import { languageModel } from './language-model.ts';
 import { LLAMA_NAMES } from './names.ts';
 
 export interface Importance {
-  /** Angle of each layer, 0 to 1. */
+  /** How much each layer is missed: its angle, 0 to 1, or the loss without it. */
   readonly layers: readonly number[];
   /** By the norm's path: mean square of each channel that it gives, [hidden]. */
   readonly norms: Readonly<Record<string, readonly number[]>>;
@@ -37,6 +39,13 @@ export interface Importance {
   readonly queries?: readonly (readonly number[])[];
 }
 
+/** A text that is looked at; `labels` stand at an encoder's masked tokens, -100 elsewhere. */
+export interface Sample {
+  readonly input_ids: ArrayLike<number>;
+  /** Only where the model has learned to guess them. */
+  readonly labels?: ArrayLike<number>;
+}
+
 /** Tokens that are looked at, in batches of one row. */
 const LENGTH = 256;
 const BATCHES = 4;
@@ -46,17 +55,17 @@ export async function measureImportance(
   device: Device,
   options: ModelOptions,
   tensors: ReadonlyMap<string, DeviceTensor>,
-  sequences: readonly (readonly number[])[],
+  samples: readonly Sample[],
   onProgress?: (done: number, of: number) => void,
 ): Promise<Importance> {
-  const rows = packed(sequences, Math.min(LENGTH, options.max_position_embeddings));
+  const rows = packed(samples, Math.min(LENGTH, options.max_position_embeddings));
   const graph = measuringGraph(options, rows[0]!.input_ids.length);
   const arena = new Arena(device);
   const program = await Program.create(device, plan(graph, device.limits), tensors, arena);
   const sums = new Map<string, Float64Array>();
   let tokens = 0;
   try {
-    for (const [i, row] of rows.entries()) {
+    for (const [i, { targets: _targets, ...row }] of rows.entries()) {
       const outputs = await program.run({ ...row, token_type_ids: new Int32Array(row.input_ids.length) });
       for (const [name, data] of outputs) {
         const sum = sums.get(name) ?? new Float64Array(name.startsWith('turn.') ? 1 : data.length);
@@ -77,8 +86,12 @@ export async function measureImportance(
     const names = [...sums.keys()].filter((name) => name.startsWith(lead));
     return Object.fromEntries(names.map((name) => [name.slice(lead.length), mean(name)]));
   };
+  const guessed =
+    isEncoder(options) &&
+    options.num_hidden_layers > 1 &&
+    rows.some(({ targets }) => targets.some((id) => id !== -100));
   return {
-    layers: layers.map((i) => mean(`turn.${i}`)[0]!),
+    layers: guessed ? await lossesWithout(device, options, tensors, rows) : layers.map((i) => mean(`turn.${i}`)[0]!),
     norms: byPath('norm.'),
     normalized: byPath('normalized.'),
     intermediate: layers.map((i) => mean(`mlp.${i}`)),
@@ -91,6 +104,67 @@ export async function measureImportance(
       }),
     }),
   };
+}
+
+/** By layer: the loss of the model without it, summed over the rows' labels. One plan for all: each binds other layers. */
+async function lossesWithout(
+  device: Device,
+  options: ModelOptions,
+  tensors: ReadonlyMap<string, DeviceTensor>,
+  rows: readonly Row[],
+): Promise<number[]> {
+  const { num_hidden_layers } = options;
+  const graph = new Graph();
+  const ids = (name: string): Value => graph.input(name, [1, rows[0]!.input_ids.length], 'i32');
+  const { head } = languageModel(graph, { ...options, num_hidden_layers: num_hidden_layers - 1 }, ids);
+  if (!head) throw new RangeError('a model without a head guesses nothing');
+  const { loss } = linearLoss(
+    head.hidden,
+    head.weight,
+    ids('targets'),
+    graph.input('token_scale', [1]),
+    {
+      objective: 'none',
+      temperature: 1,
+      alpha: 0,
+      tail: 'bucket',
+      label_smoothing: 0,
+      hiddenGradient: false,
+      weightGradient: false,
+    },
+    undefined,
+    head.bias,
+  );
+  graph.output('loss', loss);
+  const planned = plan(graph, device.limits);
+  const lead = `${layersOf(options)}.`;
+  const losses: number[] = [];
+  for (let gone = 0; gone < num_hidden_layers; gone++) {
+    const others = new Map<string, DeviceTensor>();
+    for (const [name, tensor] of tensors) {
+      const layer = name.startsWith(lead) ? Number(/\d+/.exec(name.slice(lead.length))![0]) : -1;
+      if (layer === gone) continue;
+      others.set(layer > gone ? name.replace(`${lead}${layer}.`, `${lead}${layer - 1}.`) : name, tensor);
+    }
+    const arena = new Arena(device);
+    const program = await Program.create(device, planned, others, arena);
+    let sum = 0;
+    try {
+      for (const row of rows) {
+        const inputs = {
+          ...row,
+          token_type_ids: new Int32Array(row.input_ids.length),
+          token_scale: Float32Array.of(1),
+        };
+        sum += (await program.run(inputs)).get('loss')![0]!;
+      }
+    } finally {
+      program.free();
+      arena.free();
+    }
+    losses.push(sum);
+  }
+  return losses;
 }
 
 /** Outputs: sums over the tokens of squares, and for each layer's boundary the products that its angle is made of. */
@@ -166,31 +240,37 @@ function byHead(channels: readonly number[], size: number): number[] {
   );
 }
 
+interface Row {
+  readonly input_ids: Int32Array;
+  readonly position_ids: Int32Array;
+  readonly segments: Int32Array;
+  readonly targets: Int32Array;
+}
+
 /** Texts one after the other in rows without padding; each is a segment with positions of its own. */
-function packed(
-  sequences: readonly (readonly number[])[],
-  length: number,
-): { input_ids: Int32Array; position_ids: Int32Array; segments: Int32Array }[] {
-  const all = sequences.reduce((sum, sequence) => sum + Math.min(sequence.length, length), 0);
+function packed(samples: readonly Sample[], length: number): Row[] {
+  const all = samples.reduce((sum, { input_ids }) => sum + Math.min(input_ids.length, length), 0);
   const width = Math.min(length, all);
-  const rows: ReturnType<typeof packed> = [];
-  let row: (typeof rows)[number] | undefined;
+  const rows: Row[] = [];
+  let row: Row | undefined;
   let at = width;
   let segment = 0;
-  for (const sequence of sequences) {
-    for (const [position, id] of sequence.slice(0, width).entries()) {
+  for (const { input_ids, labels } of samples) {
+    for (let position = 0; position < Math.min(input_ids.length, width); position++) {
       if (at === width) {
         if (rows.length === BATCHES) return rows;
         row = {
           input_ids: new Int32Array(width),
           position_ids: new Int32Array(width),
           segments: new Int32Array(width),
+          targets: new Int32Array(width).fill(-100),
         };
         rows.push(row);
         at = 0;
         segment = 1;
       } else if (position === 0) segment++;
-      row!.input_ids[at] = id;
+      row!.input_ids[at] = input_ids[position]!;
+      row!.targets[at] = labels?.[position] ?? -100;
       row!.position_ids[at] = position;
       row!.segments[at++] = segment;
     }

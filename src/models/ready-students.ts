@@ -34,8 +34,8 @@ export function readyStudentsOf(teacher: EncoderSizes): ReadyStudent[] {
 }
 
 /**
- * What makes this student of such a teacher. Which layers TinyBERT keeps is said here, because by their angles an encoder's
- * are chosen worse than evenly.
+ * What makes this student of such a teacher. TinyBERT's layers are evenly spaced, as its paper maps them (§3.2, g(m) = 3m of
+ * twelve), which `init: importance` alone would not do.
  */
 export function readyStudent(name: ReadyStudent, teacher: EncoderSizes): Compress {
   const shape = READY[name];

@@ -88,7 +88,7 @@ export function batchesOf(
 }
 
 async function idsOfConfigs(context: RecipeContext): Promise<number[]> {
-  const { config, folder } = await baseOf(context);
+  const { config, folder } = (await baseOf(context)).model;
   return [...namedIds(config), ...namedIds((await openJsonObject(folder, 'generation_config.json')) ?? {})];
 }
 

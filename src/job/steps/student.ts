@@ -48,7 +48,7 @@ export interface StudentAdapter {
 
 export async function openStudent(context: RecipeContext): Promise<Student> {
   const { recipe } = context;
-  const { model: whole, newHead } = await wholeOf(context);
+  const { model: whole, newHead } = await baseOf(context);
   await refuseOtherThanRows(context, whole);
   const { compress } = recipe.student;
   const cut = compress ? compressed(whole, compress, recipe.seed, context.recipeFile, context.importance) : whole;
@@ -80,12 +80,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   return student;
 }
 
-/** The model that is cut, or the student as it is. */
-export async function baseOf(context: RecipeContext): Promise<Model<ModelOptions>> {
-  return (await wholeOf(context)).model;
-}
-
-async function wholeOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
+/** The model that is cut, or the student as it is; with a head of random weights where it came without. */
+export async function baseOf(context: RecipeContext): Promise<{ model: Model<ModelOptions>; newHead: boolean }> {
   const model = await storedBase(context);
   const { lora, seed } = context.recipe;
   // an adapter would leave the new head as random as it is
