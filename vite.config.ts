@@ -38,6 +38,8 @@ const offline = VitePWA({
     // Also where NODE_ENV says otherwise: the other mode logs, and weighs six times as much.
     mode: 'production',
     sourcemap: false,
+    // From the first visit on: what that fetches is kept too. Nothing is reloaded for it.
+    clientsClaim: true,
     globPatterns: ['index.html', 'theme.js', 'icon.svg', 'assets/*.{js,css,woff2}'],
     globIgnores: ['**/*worker*', 'assets/ort*'],
     // A run's command line is never answered from a cache.

@@ -1,6 +1,7 @@
 /** The page opens under its policy, is small, complains of nothing and asks nobody else for anything. */
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { recipeToFragment } from '../src/recipe/share.ts';
 import { openStudio, type Studio } from './harness.ts';
 
 let studio: Studio;
@@ -48,6 +49,24 @@ it('draws its curves where the system speaks no language', async () => {
   await page.goto(`${studio.origin}/#/train`);
   await page.getByRole('heading', { level: 1 }).waitFor();
   await page.close();
+});
+
+it('shows the bundled rows without a network, once it has shown them in its first visit', async () => {
+  const page = await studio.context.newPage();
+  await page.goto(`${studio.origin}/`);
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  const row = page.getByText(/\d+ [+−-] \d+ = \?/).first();
+  const recipe = { student: { model: 'bundled:arithmetic' }, data: { source: 'bundled:arithmetic/rows.jsonl' } };
+  await page.goto(`${studio.origin}/#${await recipeToFragment(recipe)}`);
+  await row.waitFor();
+  await studio.context.setOffline(true);
+  try {
+    await page.reload();
+    await row.waitFor();
+  } finally {
+    await studio.context.setOffline(false);
+    await page.close();
+  }
 });
 
 it('complains of nothing and asks nobody else', async () => {

@@ -2,7 +2,7 @@
 import { createServer, type Server } from 'node:http';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { readText, type FileSource } from '../formats/byte-source.ts';
-import { checked, hubModel, hubName, hubRows, type HubSettings } from './hub.ts';
+import { checked, hubModel, hubName, hubRows, plainName, type HubSettings } from './hub.ts';
 
 let server: Server;
 let settings: HubSettings;
@@ -88,6 +88,12 @@ describe('a name on a hub', () => {
     ['bundled:tiny', undefined],
     ['a/b/c', undefined],
   ])('%s', (value, wanted) => expect(hubName(value)).toEqual(wanted));
+
+  it('is written into cards and adapters as other tools read it', () => {
+    expect(plainName('hub:owner/tiny')).toBe('owner/tiny');
+    expect(plainName('modelscope:owner/tiny')).toBe('modelscope:owner/tiny');
+    expect(plainName('./hub:tiny')).toBe('./hub:tiny');
+  });
 
   it('stands for one commit, asked for once, and says which files there are and their hashes', async () => {
     const folder = open('owner/tiny');

@@ -47,6 +47,9 @@ export function hubName(value: string): HubName | undefined {
   return name === undefined ? undefined : { hub: prefix === 'modelscope' ? 'modelscope' : 'huggingface', name };
 }
 
+/** A name as Hugging Face and what reads from it have it: without `hub:`; anything else as it is. */
+export const plainName = (value: string): string => value.replace(/^hub:/, '');
+
 /** What a hub says of a version of a model: its commit, and its files with their SHA-256 where it states one. */
 interface Version {
   readonly commit: string;

@@ -16,10 +16,12 @@ import { nodeFile, nodeFolder } from '../../cli/node-files.ts';
 import { writeFileWhole } from '../../cli/write-file.ts';
 import { testDevice } from '../../engine/testing.ts';
 import type { Device } from '../../engine/run/device.ts';
+import { compress } from '../../models/compress.ts';
 import { sequenceLogits } from '../../models/logits.ts';
 import { openModel, type Model } from '../../models/model.ts';
 import { loadParameters } from '../../models/on-device.ts';
 import { loadTokenizer } from '../../models/tokenizer.ts';
+import { namedIds, TokenUse, trimFolder, trimVocabulary } from '../../models/trim-vocabulary.ts';
 import type { FileSource } from '../../formats/byte-source.ts';
 import { exportModel, type ExportSink } from '../export-model.ts';
 import { ort } from '../export.testing.ts';
@@ -67,6 +69,45 @@ describe.skipIf(python === undefined)('llama.cpp and the engine (skipped without
   beforeAll(async () => {
     device = await testDevice();
   });
+
+  it.skipIf(smollm2 === undefined).each(['F32', 'Q8_0'] as const)(
+    'write the same from %s of two layers of SmolLM2 whose vocabulary was trimmed to what one row uses',
+    { timeout: 300_000 },
+    async (type) => {
+      const messages = [{ role: 'user', content: 'Which word comes first, “apple” or “Äpfel”? 1 + 2 = 3.' }];
+      const whole = await openModel(nodeFolder(smollm2!));
+      const hears = await loadTokenizer(nodeFolder(smollm2!));
+      const use = await TokenUse.of(nodeFolder(smollm2!), hears);
+      hears.encode(hears.chat_template!.render(messages, { add_generation_prompt: true }));
+      const tokens = use.kept(namedIds(whole.config));
+      expect(tokens.kept.length).toBeLessThan(1000);
+      const short = compress(whole, { layers: [0, 29], init: 'even' }, 1, 'recipe');
+      const trimmed = trimVocabulary(short, tokens, trimFolder(short.folder, tokens)) as Model;
+      const folder = await exported(trimmed, type);
+      const model = await openModel(alone(folder, `model-${type}.gguf`));
+      const tokenizer = await loadTokenizer(nodeFolder(folder), { vocab_size: tokens.kept.length });
+      const prompt = tokenizer.chat_template!.render(messages, { add_generation_prompt: true });
+      const ids = tokenizer.encode(prompt, { add_special_tokens: false });
+      // the same pieces of text as before, under their new ids
+      const before = hears.encode(prompt, { add_special_tokens: false });
+      expect(ids.map((id) => tokens.kept[id])).toEqual(before);
+
+      const again = type === 'F32' ? folder : await exported({ ...model, folder: nodeFolder(folder) }, 'F32');
+      const file = path.join(again, 'model-F32.gguf');
+      const theirs = askLlamaCpp(python!, { model: file, messages, tokens: 16, context: 128 });
+      expect(theirs.input_ids).toEqual(ids);
+      const tensors = await loadParameters(device, model);
+      const { vocab_size } = model.options;
+      const text = [...ids, ...theirs.written.slice(0, -1)];
+      const [answer] = await sequenceLogits(device, model.options, tensors, [text]);
+      const ours = answer!.logits.subarray((ids.length - 1) * vocab_size);
+      expect(theirs.written.map((_, t) => likeliest(ours, t, vocab_size))).toEqual(theirs.written);
+      const largest = ours.reduce((most, logit) => Math.max(most, Math.abs(logit)), 0);
+      const difference = ours.reduce((most, logit, i) => Math.max(most, Math.abs(logit - theirs.logits[i]!)), 0);
+      expect(difference / largest).toBeLessThan(TOLERANCE.F32);
+      for (const tensor of tensors.values()) device.freeTensor(tensor);
+    },
+  );
 
   it.each(cases)(
     'write the same from $type of $from',

@@ -15,6 +15,7 @@ import { encodedSequences } from '../../models/encoder-outputs.ts';
 import { sequenceLogits } from '../../models/logits.ts';
 import { stored } from '../../models/untie.ts';
 import type { ActiveRun } from '../active-run.ts';
+import { plainName } from '../hub.ts';
 import type { Report } from '../protocol.ts';
 import type { RunData } from './data.ts';
 import { studentOnDevice, withTrained } from './device-model.ts';
@@ -84,12 +85,12 @@ async function writeModel(
     gguf: recipe.export.gguf,
     card: {
       title: recipe.name,
-      base_model: recipe.student.model,
+      base_model: plainName(recipe.student.model),
       trained: true,
       distilled: teacher.kind !== 'none',
       license: await licenseOf(student.model.folder),
-      teacher: teacher.kind === 'engine' || teacher.kind === 'endpoint' ? teacher.model : undefined,
-      datasets: [recipe.data.source],
+      teacher: teacher.kind === 'engine' || teacher.kind === 'endpoint' ? plainName(teacher.model) : undefined,
+      datasets: [plainName(recipe.data.source)],
       vocabulary: run.facts.found.data?.vocabulary,
       figures: figuresOf(run),
       recipe: JSON.stringify(recipe, null, 2),

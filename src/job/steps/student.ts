@@ -21,6 +21,7 @@ import { fitted, untiedFor } from '../../models/untie.ts';
 import type { Recipe } from '../../recipe/schema.ts';
 import type { StepModel } from '../../train/step-graphs.ts';
 import type { RecipeContext } from '../context.ts';
+import { plainName } from '../hub.ts';
 import { loraSettings, openAdapter } from './adapter.ts';
 import { studentEncoder } from './student-encoder.ts';
 import { studentFolder } from './student-tokenizer.ts';
@@ -226,7 +227,7 @@ function newConfig(
     fan_in_fan_out: !isEncoder(model.options) && model.options.conv1d === true,
     // PEFT has no name for masked LMs
     task_type: isEncoder(model.options) ? null : 'CAUSAL_LM',
-    base_model_name_or_path: student.compress ? null : student.model,
+    base_model_name_or_path: student.compress ? null : plainName(student.model),
     revision: student.compress ? null : student.revision,
   });
 }
