@@ -31,7 +31,7 @@ import { nodeGpu } from './node-gpu.ts';
 import { writeFileWhole } from './write-file.ts';
 
 const usage =
-  'export MODEL --out DIR [--adapter DIR]… [--onnx fp32,fp16,q8,q4,q4f16] [--flavour ort|standard] [--safetensors] [--gguf F32,F16,Q8_0,Q4_0]';
+  'export MODEL --out DIR [--adapter DIR]… [--onnx fp32,fp16,q8,q4,q4f16] [--external-data] [--flavour ort|standard] [--safetensors] [--gguf F32,F16,Q8_0,Q4_0]';
 const DTYPES = Object.keys(precisions) as OnnxDtype[];
 const GGUF_TYPES = ['F32', 'F16', 'Q8_0', 'Q4_0'] as const;
 /** Tokens of the sequences that files are compared on. */
@@ -44,6 +44,7 @@ export const command: Command = {
     adapter: { type: 'string', multiple: true },
     onnx: { type: 'string' },
     flavour: { type: 'string' },
+    'external-data': { type: 'boolean' },
     safetensors: { type: 'boolean' },
     gguf: { type: 'string' },
   },
@@ -78,6 +79,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
       adapters,
       dtypes,
       flavour,
+      external: values['external-data'] === true ? { externalAbove: 0 } : undefined,
       safetensors: values.safetensors === true,
       gguf,
       card: { title: path.basename(out), distilled: false, license: await licenseOf(model.folder) },

@@ -14,6 +14,7 @@ import {
   referenceModel,
 } from './export.testing.ts';
 import type { WeightSource } from './merge.ts';
+import { heldOutLoss } from './verify/held-out.ts';
 
 const card = { title: 'tiny', distilled: false };
 
@@ -92,6 +93,21 @@ describe.skipIf(!hasReference('llama'))('exportModel', () => {
     expect([...weights.tensors.keys()].sort()).toEqual(
       [...(await referenceModel('gpt2')).weights.tensors.keys()].sort(),
     );
+  });
+
+  it('measures each precision on held-out rows, beside the engine’s own loss', async () => {
+    const reference = await referenceLogits('llama');
+    const rows = reference.map(({ input_ids }) => ({ input_ids, labels: [-100, ...input_ids.slice(1)] }));
+    const logits = reference.map((one) => one.logits);
+    const loss = heldOutLoss(rows, logits);
+    const { done, sink } = await exported('llama', { dtypes: ['fp32', 'q8', 'q4'], heldOut: { rows, loss } });
+    const cost = done.files.map((file) => Math.abs(file.eval_loss_after! - file.eval_loss_before!));
+    expect(done.files.map((file) => file.eval_loss_before)).toEqual([loss, loss, loss]);
+    expect(cost[0]).toBeLessThan(1e-5);
+    expect(cost[1]).toBeGreaterThan(1e-5);
+    expect(cost[1]).toBeLessThan(0.05);
+    expect(cost[2]).toBeLessThan(0.5);
+    expect(sink.text('README.md')).toContain(`${loss.toFixed(4)} → ${done.files[1]!.eval_loss_after!.toFixed(4)}`);
   });
 
   it('keeps large tensors beside the model where asked', async () => {

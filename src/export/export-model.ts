@@ -30,9 +30,10 @@ import { precisions } from './onnx/precision/index.ts';
 import type { OnnxDtype } from './onnx/precision/precision.ts';
 import { safetensorsFiles } from './safetensors-files.ts';
 import { verifyEncoder } from './verify/encoder.ts';
+import type { HeldOutRow } from './verify/held-out.ts';
 import { firstDifference } from './verify/locate.ts';
 import type { OnnxFile, OrtModule } from './verify/session.ts';
-import { TOLERANCE, verify, type ReferenceSequence } from './verify/verify.ts';
+import { TOLERANCE, verify, type ReferenceSequence, type Verification } from './verify/verify.ts';
 
 /** Where files go, and come back from to be opened again. Paths use `/` and are relative to the folder. */
 export interface ExportSink {
@@ -62,6 +63,8 @@ export interface ExportOptions {
   readonly ort: OrtModule;
   /** The engine's logits (of an encoder its hidden states too), with the adapters. At least two, of different length. */
   readonly reference: readonly ReferenceSequence[];
+  /** Rows that nothing was trained on, and the engine's loss on them: a decoder's ONNX files are measured on them too. */
+  readonly heldOut?: { readonly rows: readonly HeldOutRow[]; readonly loss: number };
   readonly external?: EncodeOptions;
   readonly onProgress?: (progress: ExportProgress) => void;
 }
@@ -79,6 +82,9 @@ export interface ExportedFile {
   readonly dtype: string;
   readonly max_logit_difference?: number;
   readonly top1_agreement?: number;
+  /** Of an ONNX file, on the same held-out rows: the engine's loss, and what it is after rounding to this dtype. */
+  readonly eval_loss_before?: number;
+  readonly eval_loss_after?: number;
   /** Of a GGUF: the largest difference of a weight from the one that was written, over the largest of its tensor. */
   readonly max_weight_difference?: number;
 }
@@ -153,8 +159,15 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
       files.push({ path, bytes: main!.bytes, dtype });
     } else {
       options.onProgress?.({ what: 'verify', path, bytes, of: bytes });
-      const { max_logit_difference, top1_agreement } = await verified(options, weights, dtype, written);
-      files.push({ path, bytes: main!.bytes, dtype, max_logit_difference, top1_agreement });
+      const { max_logit_difference, top1_agreement, eval_loss } = await verified(options, weights, dtype, written);
+      files.push({
+        path,
+        bytes: main!.bytes,
+        dtype,
+        max_logit_difference,
+        top1_agreement,
+        ...(eval_loss !== undefined && { eval_loss_before: options.heldOut!.loss, eval_loss_after: eval_loss }),
+      });
     }
     for (const file of external) files.push({ path: file.path, bytes: file.bytes, dtype });
   }
@@ -206,11 +219,11 @@ async function writeOnnx(options: ExportOptions, weights: WeightSource, dtype: O
 }
 
 async function verified(
-  { ort, out, reference, model, flavour }: ExportOptions,
+  { ort, out, reference, heldOut, model, flavour }: ExportOptions,
   weights: WeightSource,
   dtype: OnnxDtype,
   written: readonly EncodedFile[],
-): Promise<{ max_logit_difference: number; top1_agreement?: number }> {
+): Promise<Verification> {
   const [main, ...external] = written;
   const file: OnnxFile = {
     model: await readAll(await out.open(main!.path)),
@@ -223,7 +236,7 @@ async function verified(
   };
   const found = isEncoder(model.options)
     ? await verifyEncoder(ort, file, reference)
-    : await verify(ort, file, reference, turnedAlike(model.options));
+    : await verify(ort, file, reference, turnedAlike(model.options), heldOut?.rows);
   const tolerance = TOLERANCE[dtype];
   if (found.max_logit_difference <= tolerance) return found;
 

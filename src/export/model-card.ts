@@ -35,6 +35,8 @@ export interface CardFile {
   readonly dtype: string;
   readonly max_logit_difference?: number;
   readonly top1_agreement?: number;
+  readonly eval_loss_before?: number;
+  readonly eval_loss_after?: number;
   readonly max_weight_difference?: number;
 }
 
@@ -89,7 +91,7 @@ ${usage(facts, files, dtypes)}
 
 ${about(files)}
 
-${table(['file', 'bytes', 'dtype', 'what it is for', 'difference', 'same first choice'], files.map(row))}
+${table(['file', 'bytes', 'dtype', 'what it is for', 'difference', 'same first choice', 'loss before and after'], files.map(row))}
 ${facts.recipe === undefined ? '' : `\n## Recipe\n\n\`\`\`json\n${facts.recipe}\n\`\`\`\n`}`;
 }
 
@@ -97,7 +99,12 @@ function about(files: readonly CardFile[]): string {
   const parts = [
     files.some(({ path }) => path.startsWith('onnx/')) &&
       `Every ONNX file was opened again and compared with the engine that trained the model: the difference is the largest
-of a logit over the largest logit, whole, against its cache, and in a left-padded batch.`,
+of a logit over the largest logit, whole, against its cache, and in a left-padded batch.${
+        files.some(({ eval_loss_after }) => eval_loss_after !== undefined)
+          ? ` The loss is of the same rows, which nothing
+was trained on, by the engine and by the file.`
+          : ''
+      }`,
     files.some(({ path }) => path.endsWith('.gguf')) &&
       `Every GGUF was read again and compared with the weights that were written: the difference is the largest of a
 weight over the largest of its tensor.`,
@@ -130,7 +137,7 @@ Without a \`dtype\` the file that suits the device is taken; there are ${dtypes.
     ways.push(`With llama.cpp and what is built on it, or Ollama:
 
 \`\`\`sh
-llama-cli -m ${gguf.path}${facts.chat ? '' : ` -no-cnv -p 'Once upon a time'`}
+${facts.chat ? `llama-cli -m ${gguf.path}` : `llama-completion -m ${gguf.path} -no-cnv -p 'Once upon a time'`}
 ollama create my-model -f Modelfile && ollama run my-model
 \`\`\`
 `);
@@ -184,8 +191,9 @@ const PURPOSE: Readonly<Record<string, string>> = {
   Q4_0: 'an eighth of the size; the least memory',
 };
 
-function row({ path, bytes, dtype, max_logit_difference, top1_agreement, max_weight_difference }: CardFile): string[] {
-  const difference = max_logit_difference ?? max_weight_difference;
+function row({ path, bytes, dtype, top1_agreement, ...measured }: CardFile): string[] {
+  const difference = measured.max_logit_difference ?? measured.max_weight_difference;
+  const { eval_loss_before: before, eval_loss_after: after } = measured;
   return [
     `\`${path}\``,
     bytes.toLocaleString('en'),
@@ -193,6 +201,7 @@ function row({ path, bytes, dtype, max_logit_difference, top1_agreement, max_wei
     (/_data(_\d+)?$/.test(path) ? 'weights of the file above' : PURPOSE[dtype]) ?? '',
     difference === undefined ? '' : difference.toExponential(1),
     top1_agreement === undefined ? '' : `${(100 * top1_agreement).toFixed(1)}%`,
+    before === undefined || after === undefined ? '' : `${before.toFixed(4)} → ${after.toFixed(4)}`,
   ];
 }
 

@@ -168,6 +168,8 @@ export interface Report {
       dtype: string;
       max_logit_difference?: number;
       top1_agreement?: number;
+      eval_loss_before?: number;
+      eval_loss_after?: number;
       max_weight_difference?: number;
     }[];
     seconds: number;

@@ -59,13 +59,23 @@ ${
 ${
   files.length > 0
     ? table(
-        ['File', 'Precision', 'Size', 'Largest difference', 'Same first choice'],
+        [
+          'File',
+          'Precision',
+          'Size',
+          'Largest difference',
+          'Same first choice',
+          'Loss on unseen rows, before and after',
+        ],
         files.map((file) => [
           `<code>${escape(file.path)}</code>`,
           escape(file.dtype),
           bytes(file.bytes),
           differenceOf(file),
           file.top1_agreement === undefined ? '' : percent(file.top1_agreement),
+          file.eval_loss_after === undefined
+            ? ''
+            : `${file.eval_loss_before!.toFixed(4)} → ${file.eval_loss_after.toFixed(4)}`,
         ]),
       )
     : '<p>No model was written.</p>'

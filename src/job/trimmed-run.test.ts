@@ -99,7 +99,7 @@ describe('a run whose student keeps the tokens of its rows', { timeout: 600_000 
     const input = recipe({
       training: { ...recipe().training, eval_strategy: 'steps', eval_steps: 4 },
       evaluate: { tasks: [{ task: 'exact_match', source: './rows.jsonl', limit: 2, max_new_tokens: 4 }] },
-      export: { onnx: ['fp32', 'q8'], safetensors: true, gguf: ['F32', 'Q8_0'] },
+      export: { onnx: ['fp32', 'q8'], external_data: true, safetensors: true, gguf: ['F32', 'Q8_0'] },
     });
     const run = await testRun(host, input, local);
     const events = await run.sit();
@@ -116,6 +116,10 @@ describe('a run whose student keeps the tokens of its rows', { timeout: 600_000 
     expect([...weights.tensors.values()].reduce((sum, { bytes }) => sum + bytes / 4, 0)).toBe(parameters);
     const file = (path: string) => out.files.find((one) => one.path === `model/${path}`)!;
     expect(file('onnx/model.onnx').max_logit_difference).toBeLessThan(1e-5);
+    expect(file('onnx/model.onnx_data').bytes).toBeGreaterThan(file('onnx/model.onnx').bytes);
+    const { eval_loss_before, eval_loss_after } = file('onnx/model.onnx');
+    expect(Math.abs(eval_loss_after! - eval_loss_before!)).toBeLessThan(1e-5);
+    expect(file('onnx/model_quantized.onnx').eval_loss_before).toBe(eval_loss_before);
     expect(file('model-F32.gguf').max_weight_difference).toBe(0);
 
     const own = await loadTokenizer(exported(run), { vocab_size: kept });

@@ -430,6 +430,12 @@ export const exportFormats = v.strictObject({
     ),
     ['fp32', 'fp16', 'q8'],
   ),
+  external_data: v.optional(
+    flag(
+      'Write the weights of ONNX files beside them, as browsers need less memory to open; above 1.8 GB it is always so.',
+    ),
+    false,
+  ),
   adapter: v.optional(flag('Write the PEFT adapter.'), true),
   safetensors: v.optional(flag('Write the merged weights as safetensors.'), false),
   gguf: v.optional(listOf('Kinds of GGUF file to write.', v.picklist(['F32', 'F16', 'Q8_0', 'Q4_0'])), []),

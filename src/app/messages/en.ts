@@ -400,8 +400,9 @@ export const en = {
     size: 'Size',
     difference: 'Difference',
     agreement: 'Same word',
+    loss: 'Loss',
     differenceHint:
-      'Difference: the largest distance of any logit, over the largest logit; of a GGUF, of any weight, over the largest of its tensor. Same word: how often both would say the same next one.',
+      'Difference: the largest distance of any logit, over the largest logit; of a GGUF, of any weight, over the largest of its tensor. Same word: how often both would say the same next one. Loss: on a few rows kept for evaluation, before rounding and after.',
     verified: (difference: number) => difference.toExponential(1),
     zip: 'Download everything',
     zipSize: (size: number) => `zip, ${bytes(size)}`,

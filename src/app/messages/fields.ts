@@ -91,6 +91,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'evaluate.tasks[].limit': 'Only the first',
   'evaluate.tasks[].max_new_tokens': 'Longest answer',
   'export.onnx': 'ONNX',
+  'export.external_data': 'Weights beside ONNX',
   'export.adapter': 'Adapter',
   'export.safetensors': 'Safetensors',
   'export.gguf': 'GGUF',
@@ -211,6 +212,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'evaluate.tasks[].limit': ['只取前几行', '只取前这么多行；留空取全部。'],
   'evaluate.tasks[].max_new_tokens': ['最长回答', '回答最多多少词元。'],
   'export.onnx': ['ONNX', '合并后的 ONNX 模型的精度，名称与 transformers.js 相同。'],
+  'export.external_data': [
+    '权重另存',
+    '把 ONNX 文件的权重写在旁边的文件里，浏览器打开时更省内存；超过 1.8 GB 时总是如此。',
+  ],
   'export.adapter': ['适配器', '写出 PEFT 适配器。'],
   'export.safetensors': ['Safetensors', '把合并后的权重写成 safetensors。'],
   'export.gguf': ['GGUF', '要写的 GGUF 文件的种类。'],

@@ -371,8 +371,9 @@ export const zh: Messages = {
     size: '大小',
     difference: '误差',
     agreement: '同一个词',
+    loss: '损失',
     differenceHint:
-      '误差：logits 的最大差，除以最大的 logit；GGUF 则是权重的最大差，除以该张量中最大的权重。同一个词：两者选出的下一个词有多少相同。',
+      '误差：logits 的最大差，除以最大的 logit；GGUF 则是权重的最大差，除以该张量中最大的权重。同一个词：两者选出的下一个词有多少相同。损失：在留作评估的几行上，舍入之前与之后。',
     verified: (difference) => difference.toExponential(1),
     zip: '全部下载',
     zipSize: (size) => `zip，${bytes(size)}`,

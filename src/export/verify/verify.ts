@@ -10,6 +10,7 @@
  * computation, in transformers too, and is not compared.
  */
 import type { OnnxDtype } from '../onnx/precision/precision.ts';
+import { heldOutLoss, type HeldOutRow } from './held-out.ts';
 import { DecoderSession, type OnnxFile, type OrtModule } from './session.ts';
 
 export interface ReferenceSequence {
@@ -28,6 +29,8 @@ export interface Verification {
   readonly worst: 'whole' | 'cached' | 'padded';
   /** Share of positions where the most likely token is the engine's; of a model that gives logits. */
   readonly top1_agreement?: number;
+  /** Of the rows that were held out, where there are any. */
+  readonly eval_loss?: number;
 }
 
 /**
@@ -43,16 +46,27 @@ export async function verify(
   file: OnnxFile,
   sequences: readonly ReferenceSequence[],
   turnedAlike: TurnedAlike = () => true,
+  heldOut: readonly HeldOutRow[] = [],
 ): Promise<Verification> {
   const session = await DecoderSession.open(ort, file);
   try {
-    return await compare(session, sequences, turnedAlike);
+    const compared = await compare(session, sequences, turnedAlike);
+    return heldOut.length === 0 ? compared : { ...compared, eval_loss: await lossOf(session, heldOut) };
   } finally {
     await session.close();
   }
 }
 
 type TurnedAlike = (tokens: number, others: number) => boolean;
+
+async function lossOf(session: DecoderSession, rows: readonly HeldOutRow[]): Promise<number> {
+  const logits: Float32Array[] = [];
+  for (const { input_ids } of rows) {
+    const answer = await session.run({ input_ids: [input_ids], attention_mask: [input_ids.map(() => 1)] });
+    logits.push(answer.logits);
+  }
+  return heldOutLoss(rows, logits);
+}
 
 async function compare(
   session: DecoderSession,

@@ -2,14 +2,14 @@
  * Step 6: what others open: the merged model in each precision asked for, each file opened again and compared; the adapter
  * alone; through the run's outlet, as it is made.
  */
-import { exportModel, wordsOf, type ExportProgress } from '../../export/export-model.ts';
+import { exportModel, wordsOf, type ExportOptions, type ExportProgress } from '../../export/export-model.ts';
 import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { exportFile } from '../../formats/logit-cache-file.ts';
 import type { LogitCache } from '../../formats/logit-cache.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
-import type { ReferenceSequence } from '../../export/verify/verify.ts';
+import { heldOutLoss, type HeldOutRow } from '../../export/verify/held-out.ts';
 import { isEncoder } from '../../models/architectures/index.ts';
 import { encodedSequences } from '../../models/encoder-outputs.ts';
 import { sequenceLogits } from '../../models/logits.ts';
@@ -24,6 +24,8 @@ import type { Student } from './student.ts';
 const CACHE = 'teacher.cache';
 /** Tokens of the sequences that files are compared on. */
 const COMPARED = [24, 13];
+/** Rows that files are measured on, and tokens of each at most: a second or two of a small model without a GPU. */
+const HELD_OUT = { rows: 4, tokens: 48 };
 
 export async function exportStudent(
   run: ActiveRun,
@@ -69,7 +71,7 @@ async function writeModel(
 ): Promise<Report['export']['files']> {
   const { outlet, recipe } = run;
   const { teacher } = recipe;
-  const reference = recipe.export.onnx.length > 0 ? await engineLogits(run, data, student, trained) : [];
+  const engine = recipe.export.onnx.length > 0 ? await engineLogits(run, data, student, trained) : undefined;
   const model = named ? student.model : withTrained(student.model, trained);
   const dtypes = recipe.export.onnx as readonly OnnxDtype[];
   const expected = dtypes.length + recipe.export.gguf.length + (recipe.export.safetensors ? 1 : 0);
@@ -101,7 +103,9 @@ async function writeModel(
       },
     },
     ort: await run.host.ort(),
-    reference,
+    reference: engine?.reference ?? [],
+    heldOut: engine?.heldOut,
+    external: recipe.export.external_data ? { externalAbove: 0 } : undefined,
     onProgress: (progress) => tell(run, progress, paths, expected),
   });
   for (const note of exported.notes) {
@@ -116,18 +120,34 @@ async function engineLogits(
   data: RunData,
   student: Student,
   trained: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
-): Promise<ReferenceSequence[]> {
+): Promise<Pick<ExportOptions, 'reference' | 'heldOut'>> {
   const device = await run.device();
   const on = await studentOnDevice(device, student, trained);
   try {
     const { options, tensors, adapter } = on;
     const sequences = sequencesOf(data);
-    return isEncoder(options)
-      ? await encodedSequences(device, options, tensors, sequences, adapter)
-      : await sequenceLogits(device, options, tensors, sequences, adapter);
+    if (isEncoder(options)) return { reference: await encodedSequences(device, options, tensors, sequences, adapter) };
+    const reference = await sequenceLogits(device, options, tensors, sequences, adapter);
+    const rows = heldOutRows(data);
+    if (rows.length === 0) return { reference };
+    const ids = rows.map(({ input_ids }) => input_ids);
+    const answers = await sequenceLogits(device, options, tensors, ids, adapter);
+    const loss = heldOutLoss(
+      rows,
+      answers.map(({ logits }) => logits),
+    );
+    return { reference, heldOut: { rows, loss } };
   } finally {
     on.free();
   }
+}
+
+function heldOutRows({ prepared }: RunData): HeldOutRow[] {
+  const cut = (values: ArrayLike<number>): number[] => Array.from(values).slice(0, HELD_OUT.tokens);
+  return prepared.eval
+    .map(({ input_ids, labels }) => ({ input_ids: cut(input_ids), labels: cut(labels) }))
+    .filter(({ labels }) => labels.some((label, at) => at > 0 && label !== -100))
+    .slice(0, HELD_OUT.rows);
 }
 
 /** What was trained, as PEFT names it. */
