@@ -348,6 +348,26 @@ it('says how many tokens a trimmed student keeps, and what it then costs', async
   expect(complaints).toEqual([]);
 });
 
+it('offers to draw the teacher’s words, says what that means, and what cannot be learnt from them', async () => {
+  const fragment = await recipeToFragment({
+    student: { model: 'bundled:arithmetic' },
+    teacher: { kind: 'engine', model: 'bundled:arithmetic' },
+    data: { source: 'bundled:arithmetic/rows.jsonl' },
+    distill: { objective: 'jsd' },
+  });
+  await open(`#${fragment}`);
+  await page.getByText('This recipe came with a link.').waitFor();
+  await show(page, 'teacher');
+  await page.getByText('The 32 most likely words of every position are kept; all others count as one.').click();
+  await page.getByLabel(/^All other words/).selectOption('sampling');
+  await page.getByText('At every position 32 words are drawn, each as often as the teacher finds it likely').waitFor();
+  await page
+    .getByText(/is "sampling", from which jsd can’t be estimated/)
+    .first()
+    .waitFor();
+  expect(complaints).toEqual([]);
+});
+
 it('shows what is wrong with a field beside the field', async () => {
   await open('#/data');
   await page.getByRole('button', { name: 'Use the bundled rows' }).click();

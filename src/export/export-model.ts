@@ -30,7 +30,7 @@ import { precisions } from './onnx/precision/index.ts';
 import type { OnnxDtype } from './onnx/precision/precision.ts';
 import { safetensorsFiles } from './safetensors-files.ts';
 import { verifyEncoder } from './verify/encoder.ts';
-import type { HeldOutRow } from './verify/held-out.ts';
+import type { HeldOut } from './verify/held-out.ts';
 import { firstDifference } from './verify/locate.ts';
 import type { OnnxFile, OrtModule } from './verify/session.ts';
 import { TOLERANCE, verify, type ReferenceSequence, type Verification } from './verify/verify.ts';
@@ -63,8 +63,8 @@ export interface ExportOptions {
   readonly ort: OrtModule;
   /** The engine's logits (of an encoder its hidden states too), with the adapters. At least two, of different length. */
   readonly reference: readonly ReferenceSequence[];
-  /** Rows that nothing was trained on, and the engine's loss on them: a decoder's ONNX files are measured on them too. */
-  readonly heldOut?: { readonly rows: readonly HeldOutRow[]; readonly loss: number };
+  /** Rows that nothing was trained on, and the engine's loss on them: what is written is measured on them too. */
+  readonly heldOut?: HeldOut;
   readonly external?: EncodeOptions;
   readonly onProgress?: (progress: ExportProgress) => void;
 }
@@ -82,7 +82,7 @@ export interface ExportedFile {
   readonly dtype: string;
   readonly max_logit_difference?: number;
   readonly top1_agreement?: number;
-  /** Of an ONNX file, on the same held-out rows: the engine's loss, and what it is after rounding to this dtype. */
+  /** On the same held-out rows: the engine's loss, and what it is after rounding to this dtype. */
   readonly eval_loss_before?: number;
   readonly eval_loss_after?: number;
   /** Of a GGUF: the largest difference of a weight from the one that was written, over the largest of its tensor. */
@@ -166,7 +166,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
         dtype,
         max_logit_difference,
         top1_agreement,
-        ...(eval_loss !== undefined && { eval_loss_before: options.heldOut!.loss, eval_loss_after: eval_loss }),
+        ...lossesOf(options, eval_loss),
       });
     }
     for (const file of external) files.push({ path: file.path, bytes: file.bytes, dtype });
@@ -218,6 +218,13 @@ async function writeOnnx(options: ExportOptions, weights: WeightSource, dtype: O
   return written;
 }
 
+function lossesOf(
+  { heldOut }: ExportOptions,
+  after: number | undefined,
+): Pick<ExportedFile, 'eval_loss_before' | 'eval_loss_after'> {
+  return after === undefined ? {} : { eval_loss_before: heldOut!.loss, eval_loss_after: after };
+}
+
 async function verified(
   { ort, out, reference, heldOut, model, flavour }: ExportOptions,
   weights: WeightSource,
@@ -235,7 +242,7 @@ async function verified(
     ),
   };
   const found = isEncoder(model.options)
-    ? await verifyEncoder(ort, file, reference)
+    ? await verifyEncoder(ort, file, reference, heldOut?.rows)
     : await verify(ort, file, reference, turnedAlike(model.options), heldOut?.rows);
   const tolerance = TOLERANCE[dtype];
   if (found.max_logit_difference <= tolerance) return found;
@@ -324,8 +331,9 @@ async function writeGgufs(
     const source = await out.open(path);
     options.onProgress?.({ what: 'verify', path, bytes: source.size, of: source.size });
     try {
-      const max_weight_difference = await verifyGguf(source, decoder, weights, names);
-      files.push({ path, bytes: source.size, dtype: type, max_weight_difference });
+      const { max_weight_difference, readF32 } = await verifyGguf(source, decoder, weights, names);
+      const losses = lossesOf(options, await options.heldOut?.lossWith?.(readF32));
+      files.push({ path, bytes: source.size, dtype: type, max_weight_difference, ...losses });
     } catch (error) {
       throw new ExportError(`${path}: read back it is not what was written: ${(error as Error).message}`);
     }

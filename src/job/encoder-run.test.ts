@@ -80,6 +80,9 @@ describe('a run of encoders', { timeout: 600_000 }, () => {
       const of = (path: string) => exported.files.find((file) => file.path === path)!;
       expect(of('model/onnx/model.onnx').max_logit_difference).toBeLessThan(1e-5);
       expect(of('model/onnx/model.onnx').top1_agreement).toBe(1);
+      const { eval_loss_before, eval_loss_after } = of('model/onnx/model.onnx');
+      expect(eval_loss_after).toBeCloseTo(eval_loss_before!, 5);
+      expect(of('model/onnx/model_quantized.onnx').eval_loss_after).toBeCloseTo(eval_loss_before!, 1);
       const weights = await openSafetensors((await run.out.open('model/model.safetensors'))!);
       const whole = await openSafetensors((await models.get(`./${name}`)!.open('model.safetensors'))!);
       const layers = [...weights.tensors.keys()].filter((one) => /layer\.\d/.test(one));

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { noise } from '../engine/testing.ts';
 import { MemorySource, readAll, type ByteSource, type FileSource } from '../formats/byte-source.ts';
 import { readAdapter } from '../formats/peft.ts';
+import { DownloadFault } from '../formats/download-fault.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { RecipeInput } from '../recipe/schema.ts';
 import { DiskFull } from '../store/faults.ts';
@@ -104,6 +105,35 @@ describe('a run', () => {
     expect(await adapterOf(run)).toBe(whole.adapter);
     expect(await linesOf(run)).toEqual(whole.lines);
   };
+
+  it('fails where a download broke, which is no bad input, and goes on from there', async () => {
+    let breaks = true;
+    const folder = (value: string): FileSource => {
+      const whole = local.folder(value);
+      const open = async (path: string): Promise<ByteSource | undefined> => {
+        const source = await whole.open(path);
+        if (!source || path !== 'model.safetensors') return source;
+        const { name, size } = source;
+        const read: ByteSource['read'] = async (start, end) => {
+          if (breaks && end > size / 2) throw new DownloadFault(name, 'it could not be fetched', 'the network');
+          return source.read(start, end);
+        };
+        return { name, size, read };
+      };
+      return { ...whole, open };
+    };
+    const run = await testRun(host, recipe, { ...local, folder });
+    const events = await run.sit();
+    expect(events.at(-1)).toMatchObject({
+      kind: 'error',
+      input: false,
+      message: expect.stringContaining('it could not be fetched: the network'),
+    });
+    expect((await run.facts()).state).toBe('failed');
+    breaks = false;
+    expect((await run.sit()).at(-1)!.kind).toBe('done');
+    await expectSame(run);
+  }, 600_000);
 
   it('goes on after a pause in every step as if there had been none', async () => {
     const run = await testRun(host, recipe, local);

@@ -36,7 +36,7 @@ export interface MetricsLine {
   readonly learning_rate?: number;
   readonly mean_token_accuracy?: number;
   readonly entropy?: number;
-  /** Mean D(teacher, student), nats a token, without the T² of the objective. */
+  /** Mean D(teacher, student), nats a token, without the T² of the objective. From draws an estimate, which may fall below 0. */
   readonly kl?: number;
   readonly ce?: number;
   /** Optimiser steps since the last line that fp16 left out, where there were any. */

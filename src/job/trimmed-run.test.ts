@@ -121,6 +121,11 @@ describe('a run whose student keeps the tokens of its rows', { timeout: 600_000 
     expect(Math.abs(eval_loss_after! - eval_loss_before!)).toBeLessThan(1e-5);
     expect(file('onnx/model_quantized.onnx').eval_loss_before).toBe(eval_loss_before);
     expect(file('model-F32.gguf').max_weight_difference).toBe(0);
+    // what was trained is in the file, and not the student as it began
+    expect(file('model-F32.gguf').eval_loss_after).toBeCloseTo(eval_loss_before!, 5);
+    const rounded = file('model-Q8_0.gguf').eval_loss_after!;
+    expect(rounded).not.toBe(file('model-F32.gguf').eval_loss_after);
+    expect(rounded).toBeCloseTo(eval_loss_before!, 1);
 
     const own = await loadTokenizer(exported(run), { vocab_size: kept });
     const said = 'the fox jumps over 7';

@@ -299,8 +299,8 @@ const growsWithin = (settings: RotaryOptions, keys: number): boolean =>
   tablesFor(settings, 1) !== tablesFor(settings, keys);
 
 /**
- * Inputs of a graph with a cache of `keys`, where tables depend on how long the sequences are by now. Keys stay as they were
- * turned when they came, as in transformers.
+ * Inputs of a graph with a cache of `keys`, where tables depend on how long the sequences are by now. Keys that are in the
+ * cache stay as they were turned.
  * @param tokens of the longest sequence of the batch
  */
 export function rotaryInputs(

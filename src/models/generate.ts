@@ -7,8 +7,9 @@ import type { Value } from '../engine/graph/types.ts';
 import { lastRow } from '../engine/ops/index.ts';
 import { plan } from '../engine/plan/plan.ts';
 import type { Device, DeviceTensor } from '../engine/run/device.ts';
-import { Arena, Program } from '../engine/run/program.ts';
+import { Arena, Program, type Outputs } from '../engine/run/program.ts';
 import { decoder, logitsOf, rotaryInputs, type DecoderAdapter, type DecoderOptions } from './decoder.ts';
+import { tablesFor } from './rotary.ts';
 import { pickToken, type Sampling } from './sampling.ts';
 
 export interface GenerateOptions extends Sampling {
@@ -96,14 +97,27 @@ export class Generator {
 
     const answers: number[][] = prompts.map(() => []);
     const open = new Set(prompts.keys());
-    let outputs = await this.prefill.run({
-      input_ids,
-      position_ids,
-      query_segments,
-      key_segments,
-      past_length: Int32Array.of(0),
-      ...rotaryInputs(this.options, capacity, longest),
-    });
+    /** What was written, a step an entry; 0 where an answer has ended. */
+    const steps: Int32Array[] = [];
+    const read = (tokens: number): Promise<Outputs> =>
+      this.prefill.run({
+        input_ids,
+        position_ids,
+        query_segments,
+        key_segments,
+        past_length: Int32Array.of(0),
+        ...rotaryInputs(this.options, capacity, tokens),
+      });
+    const readStep = (t: number, tokens: number): Promise<Outputs> =>
+      this.decode.run({
+        input_ids: steps[t]!,
+        position_ids: Int32Array.from({ length: batch }, (_, row) => (prompts[row]?.length ?? 0) + t),
+        query_segments: Int32Array.from({ length: batch }, (_, row) => (row < prompts.length ? 1 : 0)),
+        key_segments,
+        past_length: Int32Array.of(prompt + t),
+        ...rotaryInputs(this.options, capacity, tokens),
+      });
+    let outputs = await read(longest);
     for (let t = 0; t < options.max_new_tokens; t++) {
       const logits = outputs.get('logits') as Float32Array;
       const step: (number | undefined)[] = prompts.map((_, row) => {
@@ -115,14 +129,13 @@ export class Generator {
       });
       const stop = options.onTokens?.(step);
       if (stop || open.size === 0 || t + 1 === options.max_new_tokens || prompt + t >= capacity) break;
-      outputs = await this.decode.run({
-        input_ids: Int32Array.from({ length: batch }, (_, row) => step[row] ?? 0),
-        position_ids: Int32Array.from({ length: batch }, (_, row) => (prompts[row]?.length ?? 0) + t),
-        query_segments: Int32Array.from({ length: batch }, (_, row) => (row < prompts.length ? 1 : 0)),
-        key_segments,
-        past_length: Int32Array.of(prompt + t),
-        ...rotaryInputs(this.options, capacity, longest + t + 1),
-      });
+      steps.push(Int32Array.from({ length: batch }, (_, row) => step[row] ?? 0));
+      const tokens = longest + t + 1;
+      if (turnsAllAgain(this.options, tokens)) {
+        await read(tokens);
+        for (let before = 0; before < t; before++) await readStep(before, tokens);
+      }
+      outputs = await readStep(t, tokens);
     }
     return answers;
   }
@@ -133,6 +146,11 @@ export class Generator {
     for (const cache of this.caches) this.device.freeTensor(cache);
     this.arena.free();
   }
+}
+
+/** Where longrope passes to its other factors, transformers fills the cache anew; under dynamic scaling keys stay. */
+function turnsAllAgain({ rotary }: DecoderOptions, tokens: number): boolean {
+  return rotary?.scaling.kind === 'longrope' && tablesFor(rotary, tokens) !== tablesFor(rotary, tokens - 1);
 }
 
 function nextTokenGraph(

@@ -16,13 +16,16 @@ import { readArchitecture } from '../../models/architectures/index.ts';
 import type { DecoderOptions } from '../../models/decoder.ts';
 import type { WeightSource } from '../merge.ts';
 
-/** Resolves with the largest difference of a weight over the largest of its tensor. @throws where the file is another model */
+/**
+ * @returns the largest difference of a weight over the largest of its tensor, and the file's weights by hub name
+ * @throws where the file is another model
+ */
 export async function verifyGguf(
   source: ByteSource,
   options: DecoderOptions,
   weights: WeightSource,
   names: Iterable<string>,
-): Promise<number> {
+): Promise<{ max_weight_difference: number; readF32: (name: string) => Promise<Float32Array<ArrayBuffer>> }> {
   const model = await modelFromGguf(await openGguf(source));
   sameModel(readArchitecture(model.config, source.name), options);
   let worst = 0;
@@ -32,7 +35,7 @@ export async function verifyGguf(
     const wanted = await weights.readF32(name);
     worst = Math.max(worst, difference(name, info, await model.readF32(name), wanted));
   }
-  return worst;
+  return { max_weight_difference: worst, readF32: (name) => model.readF32(name) };
 }
 
 function sameModel(got: DecoderOptions, wanted: DecoderOptions): void {

@@ -3,13 +3,16 @@
  * batch with a longer sequence, padded on the right as tokenizers of encoders do (`padded`).
  */
 import { DecoderSession, type OnnxFile, type OrtModule } from './session.ts';
-import { largestDifference, largestOf, top1, type ReferenceSequence, type Verification } from './verify.ts';
+import { AHEAD, type HeldOutRow } from './held-out.ts';
+import { largestDifference, largestOf, lossOf, top1, type ReferenceSequence, type Verification } from './verify.ts';
 
 export async function verifyEncoder(
   ort: OrtModule,
   file: OnnxFile,
   sequences: readonly ReferenceSequence[],
+  heldOut: readonly HeldOutRow[] = [],
 ): Promise<Verification> {
+  let eval_loss: number | undefined;
   const session = await DecoderSession.open(ort, file);
   const found = { whole: 0, padded: 0 };
   const agreed = { same: 0, of: 0 };
@@ -44,6 +47,7 @@ export async function verifyEncoder(
     };
     for (const one of sequences) await see('whole', [one], one.input_ids.length);
     await see('padded', sequences, width);
+    if (heldOut.length > 0) eval_loss = await lossOf(session, heldOut, AHEAD.encoder);
   } finally {
     await session.close();
   }
@@ -52,5 +56,6 @@ export async function verifyEncoder(
     max_logit_difference: found[worst],
     worst,
     top1_agreement: agreed.of > 0 ? agreed.same / agreed.of : undefined,
+    eval_loss,
   };
 }

@@ -1,21 +1,36 @@
 /** How surprised a model is by rows that nothing was trained on: what a smaller precision costs, in the unit of eval_loss. */
+export interface HeldOut {
+  readonly rows: readonly HeldOutRow[];
+  /** The engine's loss on them. */
+  readonly loss: number;
+  /** What it is with other weights in place of the model's: of a file that ONNX Runtime does not open. */
+  readonly lossWith?: (readF32: (name: string) => Promise<Float32Array<ArrayBuffer>>) => Promise<number>;
+}
+
 export interface HeldOutRow {
   readonly input_ids: readonly number[];
   /** What each token should have been, −100 where it does not count. */
   readonly labels: readonly number[];
 }
 
+/** Of which token the logits at a place are: a decoder's of the next, an encoder's of that which is masked there. */
+export const AHEAD = { decoder: 1, encoder: 0 } as const;
+
 /**
  * Mean −log p of the counted tokens, in nats.
- * @param logits f32 [tokens, vocabulary] of each row; those at a place are of the next token
+ * @param logits f32 [tokens, vocabulary] of each row
  */
-export function heldOutLoss(rows: readonly HeldOutRow[], logits: readonly Float32Array[]): number {
+export function heldOutLoss(
+  rows: readonly HeldOutRow[],
+  logits: readonly Float32Array[],
+  ahead: 0 | 1 = AHEAD.decoder,
+): number {
   let sum = 0;
   let count = 0;
   rows.forEach(({ input_ids, labels }, row) => {
     const width = logits[row]!.length / input_ids.length;
-    for (let t = 0; t + 1 < labels.length; t++) {
-      const label = labels[t + 1]!;
+    for (let t = 0; t + ahead < labels.length; t++) {
+      const label = labels[t + ahead]!;
       if (label === -100) continue;
       const at = logits[row]!.subarray(t * width, (t + 1) * width);
       let largest = -Infinity;

@@ -10,7 +10,7 @@
  * computation, in transformers too, and is not compared.
  */
 import type { OnnxDtype } from '../onnx/precision/precision.ts';
-import { heldOutLoss, type HeldOutRow } from './held-out.ts';
+import { AHEAD, heldOutLoss, type HeldOutRow } from './held-out.ts';
 import { DecoderSession, type OnnxFile, type OrtModule } from './session.ts';
 
 export interface ReferenceSequence {
@@ -51,7 +51,7 @@ export async function verify(
   const session = await DecoderSession.open(ort, file);
   try {
     const compared = await compare(session, sequences, turnedAlike);
-    return heldOut.length === 0 ? compared : { ...compared, eval_loss: await lossOf(session, heldOut) };
+    return heldOut.length === 0 ? compared : { ...compared, eval_loss: await lossOf(session, heldOut, AHEAD.decoder) };
   } finally {
     await session.close();
   }
@@ -59,13 +59,14 @@ export async function verify(
 
 type TurnedAlike = (tokens: number, others: number) => boolean;
 
-async function lossOf(session: DecoderSession, rows: readonly HeldOutRow[]): Promise<number> {
+/** On rows one by one. */
+export async function lossOf(session: DecoderSession, rows: readonly HeldOutRow[], ahead: 0 | 1): Promise<number> {
   const logits: Float32Array[] = [];
   for (const { input_ids } of rows) {
     const answer = await session.run({ input_ids: [input_ids], attention_mask: [input_ids.map(() => 1)] });
     logits.push(answer.logits);
   }
-  return heldOutLoss(rows, logits);
+  return heldOutLoss(rows, logits, ahead);
 }
 
 async function compare(

@@ -2,6 +2,7 @@
  * Step 6: what others open: the merged model in each precision asked for, each file opened again and compared; the adapter
  * alone; through the run's outlet, as it is made.
  */
+import type { Device } from '../../engine/run/device.ts';
 import { exportModel, wordsOf, type ExportOptions, type ExportProgress } from '../../export/export-model.ts';
 import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
@@ -9,16 +10,18 @@ import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { exportFile } from '../../formats/logit-cache-file.ts';
 import type { LogitCache } from '../../formats/logit-cache.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
-import { heldOutLoss, type HeldOutRow } from '../../export/verify/held-out.ts';
-import { isEncoder } from '../../models/architectures/index.ts';
+import { AHEAD, heldOutLoss, type HeldOut, type HeldOutRow } from '../../export/verify/held-out.ts';
+import type { ReferenceSequence } from '../../export/verify/verify.ts';
+import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { encodedSequences } from '../../models/encoder-outputs.ts';
 import { sequenceLogits } from '../../models/logits.ts';
+import { loadParameters } from '../../models/on-device.ts';
 import { stored } from '../../models/untie.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { plainName } from '../hub.ts';
 import type { Report } from '../protocol.ts';
 import type { RunData } from './data.ts';
-import { studentOnDevice, withTrained } from './device-model.ts';
+import { studentOnDevice, withTrained, type DeviceModel } from './device-model.ts';
 import type { Student } from './student.ts';
 
 /** Where a run whose teacher.kind is "cache" finds what this run's teacher said. */
@@ -72,7 +75,8 @@ async function writeModel(
 ): Promise<Report['export']['files']> {
   const { outlet, recipe } = run;
   const { teacher } = recipe;
-  const engine = recipe.export.onnx.length > 0 ? await engineLogits(run, data, student, trained) : undefined;
+  const rounded = recipe.export.onnx.length + recipe.export.gguf.length > 0;
+  const engine = rounded ? await engineLogits(run, data, student, trained) : undefined;
   const model = named ? student.model : withTrained(student.model, trained);
   const dtypes = recipe.export.onnx as readonly OnnxDtype[];
   const expected = dtypes.length + recipe.export.gguf.length + (recipe.export.safetensors ? 1 : 0);
@@ -125,29 +129,51 @@ async function engineLogits(
   const device = await run.device();
   const on = await studentOnDevice(device, student, trained);
   try {
-    const { options, tensors, adapter } = on;
+    const { options } = on;
     const sequences = sequencesOf(data);
-    if (isEncoder(options)) return { reference: await encodedSequences(device, options, tensors, sequences, adapter) };
-    const reference = await sequenceLogits(device, options, tensors, sequences, adapter);
-    const rows = heldOutRows(data);
+    const reference = await answers(device, options, on, sequences);
+    const ahead = isEncoder(options) ? AHEAD.encoder : AHEAD.decoder;
+    const rows = heldOutRows(data, ahead);
     if (rows.length === 0) return { reference };
     const ids = rows.map(({ input_ids }) => input_ids);
-    const answers = await sequenceLogits(device, options, tensors, ids, adapter);
-    const loss = heldOutLoss(
-      rows,
-      answers.map(({ logits }) => logits),
-    );
-    return { reference, heldOut: { rows, loss } };
+    const lossOf = (found: readonly ReferenceSequence[]): number =>
+      heldOutLoss(
+        rows,
+        found.map(({ logits }) => logits),
+        ahead,
+      );
+    const loss = lossOf(await answers(device, options, on, ids));
+    const lossWith: HeldOut['lossWith'] = async (readF32) => {
+      const { parameters, weights } = student.model;
+      const written = await loadParameters(device, { parameters, weights: { ...weights, read: readF32, readF32 } });
+      try {
+        return lossOf(await answers(device, { ...options, held: undefined }, { tensors: written }, ids));
+      } finally {
+        for (const tensor of written.values()) device.freeTensor(tensor);
+      }
+    };
+    return { reference, heldOut: { rows, loss, lossWith } };
   } finally {
     on.free();
   }
 }
 
-function heldOutRows({ prepared }: RunData): HeldOutRow[] {
+function answers(
+  device: Device,
+  options: ModelOptions,
+  { tensors, adapter }: Pick<DeviceModel, 'tensors' | 'adapter'>,
+  sequences: readonly (readonly number[])[],
+): Promise<ReferenceSequence[]> {
+  return isEncoder(options)
+    ? encodedSequences(device, options, tensors, sequences, adapter)
+    : sequenceLogits(device, options, tensors, sequences, adapter);
+}
+
+function heldOutRows({ prepared }: RunData, ahead: 0 | 1): HeldOutRow[] {
   const cut = (values: ArrayLike<number>): number[] => Array.from(values).slice(0, HELD_OUT.tokens);
   return prepared.eval
     .map(({ input_ids, labels }) => ({ input_ids: cut(input_ids), labels: cut(labels) }))
-    .filter(({ labels }) => labels.some((label, at) => at > 0 && label !== -100))
+    .filter(({ labels }) => labels.some((label, at) => at >= ahead && label !== -100))
     .slice(0, HELD_OUT.rows);
 }
 
