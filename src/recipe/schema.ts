@@ -430,6 +430,13 @@ export const exportFormats = v.strictObject({
     ),
     ['fp32', 'fp16', 'q8'],
   ),
+  flavour: v.optional(
+    oneOf(
+      'Operators of ONNX files: ort, with those that ONNX Runtime and transformers.js are fast with, or standard, those of ONNX alone, which TensorRT reads as well.',
+      ['ort', 'standard'],
+    ),
+    'ort',
+  ),
   external_data: v.optional(
     flag(
       'Write the weights of ONNX files beside them, as browsers need less memory to open; above 1.8 GB it is always so.',

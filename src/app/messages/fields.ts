@@ -91,6 +91,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'evaluate.tasks[].limit': 'Only the first',
   'evaluate.tasks[].max_new_tokens': 'Longest answer',
   'export.onnx': 'ONNX',
+  'export.flavour': 'Operators of ONNX',
   'export.external_data': 'Weights beside ONNX',
   'export.adapter': 'Adapter',
   'export.safetensors': 'Safetensors',
@@ -212,6 +213,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'evaluate.tasks[].limit': ['只取前几行', '只取前这么多行；留空取全部。'],
   'evaluate.tasks[].max_new_tokens': ['最长回答', '回答最多多少词元。'],
   'export.onnx': ['ONNX', '合并后的 ONNX 模型的精度，名称与 transformers.js 相同。'],
+  'export.flavour': [
+    'ONNX 的算子',
+    'ort：ONNX Runtime 和 transformers.js 运行得快的算子；standard：只用 ONNX 标准的算子，TensorRT 也能读。',
+  ],
   'export.external_data': [
     '权重另存',
     '把 ONNX 文件的权重写在旁边的文件里，浏览器打开时更省内存；超过 1.8 GB 时总是如此。',

@@ -87,6 +87,7 @@ async function writeModel(
     dtypes,
     safetensors: recipe.export.safetensors,
     gguf: recipe.export.gguf,
+    flavour: recipe.export.flavour,
     card: {
       title: recipe.name,
       base_model: plainName(recipe.student.model),
