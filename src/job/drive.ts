@@ -8,6 +8,7 @@ import { evaluateTasks } from './steps/evaluate.ts';
 import { exportStudent } from './steps/export.ts';
 import { importanceOf } from './steps/importance.ts';
 import { openStudent } from './steps/student.ts';
+import { refuseTooLargeByConfig } from './steps/too-large.ts';
 import { cacheTeacher } from './steps/teacher.ts';
 import { trainStudent } from './steps/train-student.ts';
 import { sha256 } from '../store/files.ts';
@@ -18,6 +19,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
   run.hash('recipe', await sha256(json));
   const device = await run.device(); // a page without a GPU says so before it reads anything
 
+  await refuseTooLargeByConfig(run, device.limits);
   const { data, own } = await run.step('data', () => readData(run));
   run.importance = await importanceOf(run, data);
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.

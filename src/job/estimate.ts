@@ -15,7 +15,7 @@ import type { Estimate } from './protocol.ts';
 import { openTeacher } from './steps/device-model.ts';
 import { rowsOf, type RunData } from './steps/rows.ts';
 import { openStudent, type Student } from './steps/student.ts';
-import { refuseTooLarge } from './steps/too-large.ts';
+import { refuseTooLarge, refuseTooLargeByConfig } from './steps/too-large.ts';
 import { entriesOf, objectiveOf, shapesOf } from './steps/train-student.ts';
 
 /**
@@ -30,11 +30,13 @@ const AROUND = { software: 40, hardware: 15 };
 
 /** Where there is no GPU, the plan is made for what WebGPU promises everywhere. */
 export async function estimateOf(context: RecipeContext, host: Host): Promise<Estimate> {
+  const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  const limits = adapter?.limits ?? DEFAULT_LIMITS;
+  await refuseTooLargeByConfig(context, limits);
   const { own, vocabulary } = await rowsOf(context);
   const student = await openStudent({ ...context, vocabulary });
-  const adapter = await host.gpu?.requestAdapter({ powerPreference: 'high-performance' });
   return expected({ ...context, vocabulary }, own, student, {
-    limits: adapter?.limits ?? DEFAULT_LIMITS,
+    limits,
     software: adapter ? isSoftware(adapter) : false,
     flopsPerSecond: adapter ? await rememberedRate(host, adapter.info) : undefined,
   });

@@ -10,6 +10,7 @@ import type { TensorFile } from '../formats/tensor-file.ts';
 import { openWeights } from '../formats/weights.ts';
 import {
   isEncoder,
+  isEncoderConfig,
   readAnyArchitecture,
   readArchitecture,
   textConfig,
@@ -57,6 +58,19 @@ async function open<Options extends ModelOptions>(
   const parameters = baseParameters(options);
   checkShapes(weights, parameters);
   return { name: folder.name, folder, config, options, parameters, weights };
+}
+
+/**
+ * What its config.json alone says of a decoder: enough to know how large it is before its weights are looked at. undefined of
+ * an encoder, which is read with the names of its weights, and of a GGUF, which has no other config than its own.
+ */
+export async function decoderByConfig(
+  folder: FileSource,
+): Promise<Pick<Model, 'name' | 'options' | 'parameters'> | undefined> {
+  const whole = await readConfig(folder);
+  if (!whole || isEncoderConfig(whole)) return undefined;
+  const options = readArchitecture(whole, `${folder.name}/config.json`);
+  return { name: folder.name, options, parameters: baseParameters(options) };
 }
 
 export async function readConfig(folder: FileSource): Promise<RawConfig | undefined> {

@@ -3,13 +3,34 @@ import { bytesOf, type TensorType } from '../../engine/graph/types.ts';
 import { rowWindows, type SizeLimits } from '../../engine/graph/windows.ts';
 import { InputError } from '../../formats/input-error.ts';
 import type { ModelOptions } from '../../models/architectures/index.ts';
-import type { Model } from '../../models/model.ts';
+import { decoderByConfig, type Model } from '../../models/model.ts';
+import type { RecipeContext } from '../context.ts';
+import type { Sources } from '../sources.ts';
 
 /**
  * WebGPU doesn't say how much memory there is; what one buffer may hold is the nearest figure to it. Weights that fill more
  * than so many of them are refused before they are fetched; what does not fit though it passes here is said by the device.
  */
 const MOST_BUFFERS = 16;
+
+/**
+ * The recipe's decoders by their config.json alone, before a file of weights is asked for. A student that is cut or packed is
+ * another size than its config says, and is judged when that is known.
+ */
+export async function refuseTooLargeByConfig(
+  { recipe, sources }: { readonly recipe: RecipeContext['recipe']; readonly sources: Pick<Sources, 'model'> },
+  limits: SizeLimits,
+): Promise<void> {
+  const { student, teacher, distill } = recipe;
+  if (!student.compress && student.dtype === 'f32') {
+    const model = await decoderByConfig(await sources.model('student.model', student.model, student.revision));
+    if (model) refuseTooLarge(model, limits, 'student');
+  }
+  if (teacher.kind === 'engine' && distill.objective !== 'none') {
+    const model = await decoderByConfig(await sources.model('teacher.model', teacher.model, teacher.revision));
+    if (model) refuseTooLarge(model, limits, 'teacher');
+  }
+}
 
 /**
  * A tensor larger than the adapter binds lies in windows of rows; one whose rows are too long for that can't be computed with.

@@ -52,11 +52,13 @@ export function readAnyArchitecture(raw: RawConfig, file: string, stored: Readon
   return readEncoder(raw, file, stored) ?? readArchitecture(raw, file);
 }
 
+export function isEncoderConfig({ model_type: type }: RawConfig): boolean {
+  return typeof type === 'string' && Object.hasOwn(ENCODERS, type);
+}
+
 /** undefined of a config that is no encoder's. */
 export function readEncoder(raw: RawConfig, file: string, stored: ReadonlySet<string>): EncoderOptions | undefined {
-  const type = raw.model_type;
-  const read = typeof type === 'string' && Object.hasOwn(ENCODERS, type) ? ENCODERS[type] : undefined;
-  return read?.(new ConfigReader(raw, file), stored);
+  return isEncoderConfig(raw) ? ENCODERS[raw.model_type as string]!(new ConfigReader(raw, file), stored) : undefined;
 }
 
 /** The config of the text model, where others (images) are wrapped around it: what is trained, and what is written. */
