@@ -67,8 +67,8 @@ export class Device {
   peakBytes = 0;
   /** What the device was seen to do, float operations a second; how submits are cut. A cautious guess until it is known. */
   flopsPerSecond = 2e10;
-  /** Rejects when the device is lost. */
-  readonly lost: Promise<never>;
+  /** Of those who wait for the GPU: a lost device answers nobody. */
+  private readonly waiting = new Set<(lost: EngineError) => void>();
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
   private offsets: GPUBindGroupLayout | undefined;
@@ -80,11 +80,11 @@ export class Device {
     readonly adapter: AdapterDescription,
     private known: KernelLimits & SizeLimits,
   ) {
-    this.lost = gpu.lost.then((info) => {
-      this.loss = new EngineError('device-lost', info.message);
-      throw this.loss;
+    void gpu.lost.then((info) => {
+      const loss = new EngineError('device-lost', info.message);
+      this.loss = loss;
+      for (const reject of this.waiting) reject(loss);
     });
-    this.lost.catch(() => undefined);
   }
 
   /** What kernels may count on, with what was found out about the device. */
@@ -180,7 +180,7 @@ export class Device {
   /** A copy of the first `bytes` of a MAP_READ buffer, once the GPU is done with it. */
   async mapped(staging: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
     try {
-      await Promise.race([staging.mapAsync(GPUMapMode.READ), this.lost]);
+      await this.orLost(staging.mapAsync(GPUMapMode.READ));
     } catch (error) {
       throw this.loss ?? (error instanceof EngineError ? error : new EngineError('device-lost', String(error)));
     }
@@ -200,7 +200,7 @@ export class Device {
     } finally {
       const validation = this.gpu.popErrorScope();
       const memory = this.gpu.popErrorScope();
-      const [invalid, full] = await Promise.race([Promise.all([validation, memory]), this.lost]);
+      const [invalid, full] = await this.orLost(Promise.all([validation, memory]));
       if (full) throw new EngineError('out-of-memory', full.message);
       if (invalid) throw new EngineError('validation', invalid.message);
     }
@@ -209,7 +209,19 @@ export class Device {
 
   /** Resolves when all that was submitted is done. */
   async idle(): Promise<void> {
-    await Promise.race([this.gpu.queue.onSubmittedWorkDone(), this.lost]);
+    await this.orLost(this.gpu.queue.onSubmittedWorkDone());
+  }
+
+  /**
+   * What the GPU answers, or the loss of it. No `Promise.race` with a promise of the loss: each would leave a reaction behind
+   * on it, and a long run makes millions.
+   */
+  private orLost<T>(answer: Promise<T>): Promise<T> {
+    if (this.loss) return Promise.reject(this.loss);
+    return new Promise<T>((resolve, reject) => {
+      this.waiting.add(reject);
+      answer.then(resolve, reject).finally(() => this.waiting.delete(reject));
+    });
   }
 
   refuseIfLost(): void {
