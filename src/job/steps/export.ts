@@ -137,18 +137,18 @@ async function engineLogits(
     const rows = heldOutRows(data, ahead);
     if (rows.length === 0) return { reference };
     const ids = rows.map(({ input_ids }) => input_ids);
-    const lossOf = (found: readonly ReferenceSequence[]): number =>
-      heldOutLoss(
-        rows,
-        found.map(({ logits }) => logits),
-        ahead,
-      );
-    const loss = lossOf(await answers(device, options, on, ids));
+    // row by row: all of them at once may be more than the device binds
+    const lossOf = async (by: ModelOptions, on: Pick<DeviceModel, 'tensors' | 'adapter'>): Promise<number> => {
+      const logits: Float32Array[] = [];
+      for (const row of ids) logits.push((await answers(device, by, on, [row]))[0]!.logits);
+      return heldOutLoss(rows, logits, ahead);
+    };
+    const loss = await lossOf(options, on);
     const lossWith: HeldOut['lossWith'] = async (readF32) => {
       const { parameters, weights } = student.model;
       const written = await loadParameters(device, { parameters, weights: { ...weights, read: readF32, readF32 } });
       try {
-        return lossOf(await answers(device, { ...options, held: undefined }, { tensors: written }, ids));
+        return await lossOf({ ...options, held: undefined }, { tensors: written });
       } finally {
         for (const tensor of written.values()) device.freeTensor(tensor);
       }
