@@ -217,10 +217,11 @@ export class Device {
    * on it, and a long run makes millions.
    */
   private orLost<T>(answer: Promise<T>): Promise<T> {
-    if (this.loss) return Promise.reject(this.loss);
     return new Promise<T>((resolve, reject) => {
-      this.waiting.add(reject);
-      answer.then(resolve, reject).finally(() => this.waiting.delete(reject));
+      if (this.loss) reject(this.loss);
+      else this.waiting.add(reject);
+      // heard in any case: what a lost device says as well is no error of its own
+      void answer.then(resolve, reject).finally(() => this.waiting.delete(reject));
     });
   }
 
