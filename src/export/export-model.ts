@@ -330,13 +330,13 @@ async function writeGgufs(
     await out.write(path, counted(options, path, file.bytes, file.data()));
     const source = await out.open(path);
     options.onProgress?.({ what: 'verify', path, bytes: source.size, of: source.size });
-    try {
-      const { max_weight_difference, readF32 } = await verifyGguf(source, decoder, weights, names);
-      const losses = lossesOf(options, await options.heldOut?.lossWith?.(readF32));
-      files.push({ path, bytes: source.size, dtype: type, max_weight_difference, ...losses });
-    } catch (error) {
-      throw new ExportError(`${path}: read back it is not what was written: ${(error as Error).message}`);
-    }
+    const { max_weight_difference, readF32 } = await verifyGguf(source, decoder, weights, names).catch(
+      (error: Error) => {
+        throw new ExportError(`${path}: read back it is not what was written: ${error.message}`);
+      },
+    );
+    const losses = lossesOf(options, await options.heldOut?.lossWith?.(readF32));
+    files.push({ path, bytes: source.size, dtype: type, max_weight_difference, ...losses });
   }
   const forOllama = OLLAMA_TAKES.find((type) => types.includes(type))!;
   const text = modelfile(GGUF_FILE(forOllama), tokenizer);

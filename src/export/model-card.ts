@@ -99,15 +99,12 @@ function about(files: readonly CardFile[]): string {
   const parts = [
     files.some(({ path }) => path.startsWith('onnx/')) &&
       `Every ONNX file was opened again and compared with the engine that trained the model: the difference is the largest
-of a logit over the largest logit, whole, against its cache, and in a left-padded batch.${
-        files.some(({ eval_loss_after }) => eval_loss_after !== undefined)
-          ? ` The loss is of the same rows, which nothing
-was trained on, by the engine and by the file.`
-          : ''
-      }`,
+of a logit over the largest logit, whole, against its cache, and in a left-padded batch.`,
     files.some(({ path }) => path.endsWith('.gguf')) &&
       `Every GGUF was read again and compared with the weights that were written: the difference is the largest of a
 weight over the largest of its tensor.`,
+    files.some(({ eval_loss_after }) => eval_loss_after !== undefined) &&
+      `The loss is of the same few rows, which nothing was trained on: by the engine, and with what the file holds.`,
   ];
   return parts.filter(Boolean).join('\n');
 }
