@@ -33,17 +33,32 @@ describe('align', () => {
     expect(
       align([
         [
-          { x: 10, y: 1 },
           { x: 5, y: 2 },
+          { x: 10, y: 1 },
         ],
-        [{ x: 7, y: 3 }],
+        [
+          { x: 7, y: 3 },
+          { x: 10, y: 4 },
+        ],
+        [],
       ]),
     ).toEqual([
       [5, 7, 10],
       [2, null, 1],
-      [null, 3, null],
+      [null, 3, 4],
+      [null, null, null],
     ]);
   });
+
+  it('takes the last of two values of one step', () =>
+    expect(
+      align([
+        [
+          { x: 1, y: 2 },
+          { x: 1, y: 3 },
+        ],
+      ]),
+    ).toEqual([[1], [3]]));
 });
 
 it('takes a metric where it was logged', () => {

@@ -33,18 +33,25 @@ export function smooth(values: readonly number[], weight: number): number[] {
   });
 }
 
-/** uPlot's shape: all steps once, in order, and for each series its value there or null. */
+/**
+ * uPlot's shape: all steps once, in order, and for each series its value there or null.
+ * @param series each in the order of its steps. Merged in one pass, as it is done anew for every point of a long run.
+ */
 export function align(series: readonly (readonly Point[])[]): [number[], ...(number | null)[][]] {
-  const steps = [...new Set(series.flatMap((points) => points.map(({ x }) => x)))].sort((a, b) => a - b);
-  const index = new Map(steps.map((step, i) => [step, i]));
-  return [
-    steps,
-    ...series.map((points) => {
-      const column = new Array<number | null>(steps.length).fill(null);
-      for (const { x, y } of points) column[index.get(x)!] = y;
-      return column;
-    }),
-  ];
+  const steps: number[] = [];
+  const columns = series.map((): (number | null)[] => []);
+  const heads = series.map(() => 0);
+  for (;;) {
+    let step = Infinity;
+    series.forEach((points, i) => (step = Math.min(step, points[heads[i]!]?.x ?? Infinity)));
+    if (step === Infinity) return [steps, ...columns];
+    steps.push(step);
+    series.forEach((points, i) => {
+      let value: number | null = null;
+      while (points[heads[i]!]?.x === step) value = points[heads[i]!++]!.y;
+      columns[i]!.push(value);
+    });
+  }
 }
 
 type Name = Exclude<keyof MetricsLine, 'step' | 'epoch'>;
