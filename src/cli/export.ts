@@ -26,7 +26,7 @@ import { loadAdapter, loadParameters } from '../models/on-device.ts';
 import { fitted } from '../models/untie.ts';
 import { Failure, say, type Command, type Values } from './command.ts';
 import { needed, text } from './flags.ts';
-import { nodeFile, nodeFolder } from './node-files.ts';
+import { nodeFile, nodeFolder, nodeModel } from './node-files.ts';
 import { nodeGpu } from './node-gpu.ts';
 import { writeFileWhole } from './write-file.ts';
 
@@ -60,7 +60,7 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
   if (existsSync(out) && (await readdir(out)).length > 0) {
     throw new InputError(out, '', 'is not empty', 'an empty or new folder');
   }
-  let model = await openAnyModel(withTokenizerOfGguf(nodeFolder(modelFolder!)));
+  let model = await openAnyModel(withTokenizerOfGguf(nodeModel(modelFolder!)));
   const adapters: NamedAdapter[] = [];
   for (const name of (values.adapter ?? []) as string[]) {
     const both = await fitted(model, await readAdapter(nodeFolder(name)), name);

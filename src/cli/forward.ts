@@ -24,7 +24,7 @@ import { fitted, fittedName } from '../models/untie.ts';
 import { targetsOf, type MicroBatch } from '../train/batch.ts';
 import type { Command, Values } from './command.ts';
 import { needed, text } from './flags.ts';
-import { nodeFile, nodeFolder } from './node-files.ts';
+import { nodeFile, nodeFolder, nodeModel } from './node-files.ts';
 import { nodeGpu } from './node-gpu.ts';
 import { writeFileWhole } from './write-file.ts';
 
@@ -47,7 +47,7 @@ export async function forward([modelFolder]: string[], values: Values): Promise<
   const inputsFile = needed(values, 'inputs', usage);
   const out = needed(values, 'out', usage);
   const adapterFolder = text(values, 'adapter');
-  const base = await openAnyModel(nodeFolder(modelFolder!));
+  const base = await openAnyModel(nodeModel(modelFolder!));
   const given = adapterFolder === undefined ? undefined : await readAdapter(nodeFolder(adapterFolder));
   const { model, adapter } = given ? await fitted(base, given, adapterFolder!) : { model: base, adapter: undefined };
   const batch = await readBatch(await openSafetensors(await nodeFile(inputsFile)), model.options);

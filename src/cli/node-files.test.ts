@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { readText } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
-import { nodeFile, nodeFolder } from './node-files.ts';
+import { nodeFile, nodeFolder, nodeModel } from './node-files.ts';
 
 let dir: string;
 beforeEach(async () => {
@@ -29,6 +29,18 @@ test('a folder lists and opens its files, and nothing outside it', async () => {
   await expect(folder.open('../secret')).rejects.toThrow('model: ../secret: it leads out of the folder');
   await expect(folder.open(path.join(dir, 'secret'))).rejects.toThrow(InputError);
   expect(await nodeFolder(path.join(dir, 'nowhere')).list!()).toEqual([]);
+});
+
+test('a model is its folder, or its weights alone', async () => {
+  await writeFile(path.join(dir, 'model/small.gguf'), 'weights');
+  await writeFile(path.join(dir, 'model/large.gguf'), 'weights too');
+  expect(await nodeModel(path.join(dir, 'model')).list!()).toContain('small.gguf');
+  const alone = nodeModel(path.join(dir, 'model/small.gguf'));
+  expect(await alone.list!()).toEqual(['small.gguf']);
+  expect((await alone.open('small.gguf'))?.size).toBe(7);
+  expect(await alone.open('large.gguf')).toBeUndefined();
+  expect(await alone.open('config.json')).toBeUndefined();
+  expect(await nodeModel(path.join(dir, 'absent.gguf')).open('absent.gguf')).toBeUndefined();
 });
 
 test('a file that is not there, or that shrinks while it is read, is said so', async () => {

@@ -3,6 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import { InputError } from '../formats/input-error.ts';
+import { isWeightsFile, loneFile } from '../formats/lone-file.ts';
 
 /** One read call of the system moves at most 2 GiB. */
 const largestRead = 1 << 30;
@@ -32,6 +33,10 @@ export function nodeFolder(folder: string, name = folder): FileSource {
     },
   };
 }
+
+/** A model by the path of its folder, or of its weights alone. */
+export const nodeModel = (place: string): FileSource =>
+  isWeightsFile(place) ? loneFile(place, () => openIfThere(path.resolve(place), place)) : nodeFolder(place);
 
 async function openIfThere(file: string, name: string): Promise<ByteSource | undefined> {
   let size: number;

@@ -136,6 +136,7 @@ tags:
     const card = modelCard(facts, [safetensors], []);
     expect(card).toContain('vllm serve THIS_FOLDER\ntrtllm-serve THIS_FOLDER\n');
     expect(card).toContain('`config.json`, `model.safetensors`, the files of the tokenizer');
+    expect(card).toContain('with `--dtype float32`\nit computes as Stillroom did');
     expect(modelCard(facts, [onnx], ['fp32'])).not.toContain('vllm');
     expect(modelCard({ ...facts, task: 'fill-mask' }, [safetensors], [])).not.toContain('vllm');
   });

@@ -153,7 +153,8 @@ vllm serve THIS_FOLDER
 trtllm-serve THIS_FOLDER
 \`\`\`
 
-Both answer at http://localhost:8000/v1 as OpenAI's API does.
+Both answer at http://localhost:8000/v1 as OpenAI's API does. vLLM rounds 32-bit weights to 16 bits; with \`--dtype float32\`
+it computes as Stillroom did.
 `;
 }
 

@@ -5,13 +5,13 @@
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
 import { withTokenizerOfGguf } from '../formats/gguf-tokenizer.ts';
 import { InputError } from '../formats/input-error.ts';
+import { isWeightsFile, loneFile } from '../formats/lone-file.ts';
 import { openUrl, urlFolder } from '../formats/url-source.ts';
 import type { Host, LocalFiles } from './host.ts';
 import { hubModel, hubName, hubRows, type HubModel } from './hub.ts';
 
 const ALLOWED = 'a path relative to the recipe, a hub name (hub: or modelscope:), bundled:NAME, or a URL';
 const isUrl = (value: string): boolean => /^https?:\/\//.test(value);
-const isWeightsFile = (value: string): boolean => /\.(gguf|safetensors)$/.test(value);
 
 export class Sources {
   constructor(
@@ -76,14 +76,4 @@ export class Sources {
 function bundledName(value: string): string | undefined {
   const name = value.startsWith('bundled:') ? value.slice('bundled:'.length) : undefined;
   return name !== undefined && /^[\w-][\w.-]*(\/[\w-][\w.-]*)*$/.test(name) ? name : undefined;
-}
-
-/** One weights file as a model folder with nothing else in it. */
-function loneFile(value: string, open: () => Promise<ByteSource | undefined>): FileSource {
-  const name = value.slice(value.lastIndexOf('/') + 1);
-  return {
-    name: value,
-    open: async (path) => (path === name ? open() : undefined),
-    list: async () => [name],
-  };
 }
