@@ -22,6 +22,8 @@ export interface DataReport {
   readonly counted_share: number;
   readonly train_rows: number;
   readonly eval_rows: number;
+  /** Rows whose thought before the answer the student's chat template leaves out; absent where there are none. */
+  readonly without_thought?: number;
 }
 
 export interface PreparedData {
@@ -85,6 +87,7 @@ export async function prepareData(
     dropped.set(reason, (dropped.get(reason) ?? 0) + count);
   }
   const tokens = train.tokens + evaluated.tokens;
+  const without_thought = train.without_thought + evaluated.without_thought;
   return {
     format,
     rows,
@@ -102,6 +105,7 @@ export async function prepareData(
       counted_share: tokens === 0 ? 0 : (train.counted + evaluated.counted) / tokens,
       train_rows: train.rows.length,
       eval_rows: evaluated.rows.length,
+      ...(without_thought > 0 && { without_thought }),
     },
   };
 }

@@ -13,11 +13,12 @@
  */
 import { createSHA256 } from 'hash-wasm';
 import { InputError } from '../formats/input-error.ts';
-import type { ChatTemplate } from '../models/chat-template.ts';
+import type { ChatTemplate, Message } from '../models/chat-template.ts';
 import type { Tokenizer } from '../models/tokenizer.ts';
 import type { Data } from '../recipe/schema.ts';
 import { maskedRow, type Masking } from './mask.ts';
 import type { Row } from './row.ts';
+import { leavesThoughtOut } from './thought.ts';
 
 export interface TokenizedRow {
   /** Row number from 0 in the file. */
@@ -37,6 +38,8 @@ export interface Tokenized {
   readonly counted: number;
   /** Longest row before cutting. */
   readonly longest: number;
+  /** Rows whose thought before the answer the chat template leaves out (thought.ts). */
+  readonly without_thought: number;
 }
 
 export type Settings = Pick<Data, 'max_length' | 'packing' | 'assistant_only_loss' | 'completion_only_loss'> & {
@@ -60,7 +63,7 @@ export async function tokenizeRows(
   onProgress?: (done: number) => Promise<void> | void,
 ): Promise<Tokenized> {
   const kept: TokenizedRow[] = [];
-  let [cut, dropped, tokens, counted, longest] = [0, 0, 0, 0, 0];
+  let [cut, dropped, tokens, counted, longest, without_thought] = [0, 0, 0, 0, 0, 0];
   for (const [done, index] of order.entries()) {
     if (done % 256 === 0) await onProgress?.(done);
     const made = cutRow(rows[index]!, index, tokenizer, settings, `${file}: row ${index + 1}`);
@@ -71,6 +74,7 @@ export async function tokenizeRows(
       continue;
     }
     if (input_ids.length < length) cut++;
+    if (made.without_thought) without_thought++;
     tokens += input_ids.length;
     const row = { index, input_ids: Int32Array.from(input_ids), labels: Int32Array.from(labels) };
     counted += countedPositions(row.labels, settings.masking !== undefined).length;
@@ -84,6 +88,7 @@ export async function tokenizeRows(
     tokens,
     counted,
     longest,
+    without_thought,
   };
 }
 
@@ -94,11 +99,12 @@ export function cutRow(
   tokenizer: Tokenizer,
   settings: Settings,
   file: string,
-): { input_ids: number[]; labels: number[]; length: number } {
+): Labelled & { length: number } {
   const { max_length, masking } = settings;
   if (masking) return maskedRow(row, index, tokenizer, masking, max_length);
-  const { input_ids, labels } = tokenizeRow(row, tokenizer, settings, file);
-  return { input_ids: input_ids.slice(0, max_length), labels: labels.slice(0, max_length), length: input_ids.length };
+  const { input_ids, labels, ...about } = tokenizeRow(row, tokenizer, settings, file);
+  const cut = { input_ids: input_ids.slice(0, max_length), labels: labels.slice(0, max_length) };
+  return { ...cut, ...about, length: input_ids.length };
 }
 
 /** Positions whose logits a label is held against: the one before each that counts, of a masked row its own. */
@@ -109,13 +115,19 @@ export function countedPositions(labels: Int32Array, masked: boolean): number[] 
   return positions;
 }
 
+interface Labelled {
+  readonly input_ids: number[];
+  readonly labels: number[];
+  readonly without_thought?: boolean;
+}
+
 /** One row of a model that reads one way, not cut. */
 export function tokenizeRow(
   row: Row,
   tokenizer: Tokenizer,
   settings: Pick<Settings, 'assistant_only_loss' | 'completion_only_loss'>,
   file: string,
-): { input_ids: number[]; labels: number[] } {
+): Labelled {
   try {
     return labelled(row, tokenizer, settings);
   } catch (error) {
@@ -130,7 +142,7 @@ function labelled(
   row: Row,
   tokenizer: Tokenizer,
   settings: Pick<Settings, 'assistant_only_loss' | 'completion_only_loss'>,
-) {
+): Labelled {
   const { assistant_only_loss } = settings;
   const completionOnly = settings.completion_only_loss ?? true;
   if ('text' in row) {
@@ -165,7 +177,7 @@ function labelled(
   const promptIds = tokenizer.encode(promptText, { add_special_tokens: false });
   const completionLabels = fromDivergence(promptIds, whole.input_ids, completionOnly);
   return {
-    input_ids: whole.input_ids,
+    ...whole,
     labels: whole.labels.map((label, i) => (completionLabels[i] === -100 ? -100 : label)),
   };
 }
@@ -175,15 +187,16 @@ type PromptRow = Extract<Row, { prompt: unknown }>;
 const isPlain = (row: PromptRow): row is Extract<PromptRow, { prompt: string }> => typeof row.prompt === 'string';
 
 function conversation(
-  messages: Parameters<ChatTemplate['renderWithSpans']>[0],
+  messages: readonly Message[],
   tools: readonly unknown[] | undefined,
   tokenizer: Tokenizer,
   assistantOnly: boolean,
-): { input_ids: number[]; labels: number[] } {
+): Labelled {
   const template = templateOf(tokenizer);
   if (!assistantOnly) {
-    const input_ids = tokenizer.encode(template.render(messages, { tools }), { add_special_tokens: false });
-    return { input_ids, labels: input_ids };
+    const text = template.render(messages, { tools });
+    const input_ids = tokenizer.encode(text, { add_special_tokens: false });
+    return { input_ids, labels: input_ids, ...thoughtOf(messages, text) };
   }
   const { text, assistantSpans } = template.renderWithSpans(messages, { tools });
   const input_ids = tokenizer.encode(text, { add_special_tokens: false });
@@ -196,8 +209,12 @@ function conversation(
       'a template that writes its messages',
     );
   }
-  return { input_ids, labels: input_ids.map((id, i) => (mask[i] === 1 ? id : -100)) };
+  const labels = input_ids.map((id, i) => (mask[i] === 1 ? id : -100));
+  return { input_ids, labels, ...thoughtOf(messages, text) };
 }
+
+const thoughtOf = (messages: readonly Message[], text: string) =>
+  leavesThoughtOut(messages, text) ? { without_thought: true } : {};
 
 function templateOf(tokenizer: Tokenizer): ChatTemplate {
   if (tokenizer.chat_template) return tokenizer.chat_template;

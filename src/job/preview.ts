@@ -26,7 +26,7 @@ export async function previewOf(context: RecipeContext): Promise<Preview> {
   const preview: Preview = { format, rows, columns, problems, samples: shown, ...(encoder && { masked: true }) };
   if (!tokenizer || problems.length > 0 || rows > COUNTED_ROWS) return preview;
   const { report, longest } = await prepareData(source, recipe.data, tokenizer, recipe.seed, { encoder });
-  return { ...preview, cut: report.cut, longest };
+  return { ...preview, cut: report.cut, longest, without_thought: report.without_thought };
 }
 
 /** undefined where the student cannot be reached yet: its rows can be looked at all the same. */

@@ -101,6 +101,8 @@ export interface Preview {
   /** Rows longer than data.max_length, and the longest, in tokens. */
   readonly cut?: number;
   readonly longest?: number;
+  /** Rows whose thought before the answer the student's chat template leaves out. */
+  readonly without_thought?: number;
 }
 
 /** Mean with a 95% interval (Wilson for proportions). */
@@ -130,6 +132,8 @@ export interface Report {
     counted_share: number;
     train_rows: number;
     eval_rows: number;
+    /** Rows whose thought before the answer the student's chat template leaves out. */
+    without_thought?: number;
     /** Tokens that stay, where the student's vocabulary is trimmed. */
     vocabulary?: { kept: number; of: number };
   };

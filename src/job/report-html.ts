@@ -42,7 +42,7 @@ ${tasks(evaluate.tasks)}
 <h2>Loss</h2>
 ${curves(lines)}
 <h2>Data</h2>
-<p>${count(data.read)} rows read, ${count(data.kept)} kept (${count(data.train_rows)} to train, ${count(data.eval_rows)} to evaluate), ${count(data.cut)} of them cut at ${count(recipe.data.max_length)} tokens. ${count(data.tokens)} tokens, of which ${percent(data.counted_share)} count.${data.vocabulary ? ` The student’s vocabulary keeps ${count(data.vocabulary.kept)} of ${count(data.vocabulary.of)} tokens.` : ''}</p>
+<p>${count(data.read)} rows read, ${count(data.kept)} kept (${count(data.train_rows)} to train, ${count(data.eval_rows)} to evaluate), ${count(data.cut)} of them cut at ${count(recipe.data.max_length)} tokens. ${count(data.tokens)} tokens, of which ${percent(data.counted_share)} count.${data.vocabulary ? ` The student’s vocabulary keeps ${count(data.vocabulary.kept)} of ${count(data.vocabulary.of)} tokens.` : ''}${data.without_thought ? ` The student’s chat template leaves out what is thought before the answer in ${count(data.without_thought)} of the rows: of them it learnt the answers alone.` : ''}</p>
 ${
   data.dropped.length > 0
     ? table(

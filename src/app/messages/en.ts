@@ -182,6 +182,8 @@ export const en = {
     reading: 'Reading the rows…',
     seen: (rows: number, format: string) => `${plural(rows, 'row')} of the shape ${format}`,
     cut: (rows: number, most: number) => `${plural(rows, 'row')} longer than ${most} tokens will be cut at the end`,
+    withoutThought: (rows: number) =>
+      `The student’s chat template, which turns a conversation into text, leaves out what is thought before the answer (${plural(rows, 'row')}): the student would learn the answers alone. Rows of plain “prompt” and “completion” keep the thoughts.`,
     problems: (n: number) => plural(n, 'problem'),
     problem: (line: number, what: string) => `line ${line}: ${what}`,
     andMore: (n: number) => `and ${count(n)} more`,

@@ -164,6 +164,8 @@ export const zh: Messages = {
     reading: '正在读取数据…',
     seen: (rows, format) => `${count(rows)} 行，格式为 ${format}`,
     cut: (rows, most) => `${count(rows)} 行超过 ${most} 个词元，末尾会被截断`,
+    withoutThought: (rows) =>
+      `学生的对话模板（把对话写成文本的规则）会去掉作答之前的思考（${count(rows)} 行）：学生只会学到答案。改用纯文本的 “prompt” 和 “completion” 两列，就能保留思考。`,
     problems: (n) => `${count(n)} 处问题`,
     problem: (line, what) => `第 ${line} 行：${what}`,
     andMore: (n) => `另有 ${count(n)} 处`,

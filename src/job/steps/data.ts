@@ -37,9 +37,10 @@ export async function readData(run: ActiveRun): Promise<RunRows> {
     await run.keep(VOCABULARY).put([{ key: KEPT, bytes }], { durable: true });
     run.vocabulary = vocabulary;
   }
-  const { kept, read, cut, train_rows, eval_rows, tokens } = prepared.report;
+  const { kept, read, cut, train_rows, eval_rows, tokens, without_thought } = prepared.report;
   run.progress('data', read, read, 'rows');
-  run.emit({ kind: 'fact', step: 'data', facts: { rows: kept, read, cut, train_rows, eval_rows, tokens } });
+  const facts = { rows: kept, read, cut, train_rows, eval_rows, tokens, ...(without_thought && { without_thought }) };
+  run.emit({ kind: 'fact', step: 'data', facts });
   const left = vocabulary && { vocabulary: { kept: vocabulary.kept.length, of: vocabulary.of } };
   await run.find('data', { ...prepared.report, ...left });
   return found;
