@@ -162,6 +162,28 @@ describe('a run', () => {
     expect(complaints).toEqual([]);
   });
 
+  it('draws a curve that grows on the canvas that it has, and folded ones on none', async () => {
+    await open();
+    await page.evaluate(() => localStorage.setItem('scripted.speed', '60'));
+    await page.getByRole('button', { name: 'Watch a distillation' }).click();
+    // the second line begins at step 50
+    await page.getByText(/^step (5[1-9]|[6-9]\d) of 300/).waitFor();
+    const canvas = page.getByRole('region', { name: 'Distance to the teacher' }).locator('canvas');
+    const first = (await canvas.elementHandle())!;
+    const drawn = () => first.evaluate((element) => (element as HTMLCanvasElement).toDataURL());
+    const before = await drawn();
+    await page.getByText(/^step 1[1-9]\d of 300/).waitFor();
+    expect(await first.evaluate((element) => element.isConnected)).toBe(true);
+    expect(await drawn()).not.toBe(before);
+    const all = page.locator('canvas');
+    expect(await all.count()).toBe(2);
+    await page.getByText('More curves').click();
+    await page.getByRole('region', { name: 'Learning rate' }).locator('canvas').waitFor();
+    expect(await all.count()).toBeGreaterThan(2);
+    await page.getByText('More curves').click();
+    await expect.poll(() => all.count()).toBe(2);
+  });
+
   it('pauses and goes on where it was', async () => {
     await open();
     await page.evaluate(() => localStorage.setItem('scripted.speed', '40'));
