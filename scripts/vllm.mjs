@@ -46,15 +46,16 @@ export async function serveWithVllm(command, folder, more) {
   let words = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (words = (words + data).slice(-4000)));
   const ended = new Promise((resolve) => child.on('close', resolve));
+  const runs = () => child.exitCode === null && child.signalCode === null;
   const close = async () => {
     // its workers too: the whole group
-    if (child.exitCode === null) process.kill(-child.pid, 'SIGTERM');
+    if (runs()) process.kill(-child.pid, 'SIGTERM');
     await ended;
     await rm(cwd, { recursive: true, force: true });
   };
   const url = `http://127.0.0.1:${port}/v1`;
   for (const until = Date.now() + PATIENCE_MS; Date.now() < until;) {
-    if (child.exitCode !== null) break;
+    if (!runs()) break;
     const there = await fetch(`${url}/models`).then(
       ({ ok }) => ok,
       () => false,

@@ -11,6 +11,7 @@ import type { Dim, Value } from '../engine/graph/types.ts';
 import {
   activation,
   add,
+  addForgotten,
   attention,
   embedding,
   layernorm,
@@ -85,10 +86,10 @@ export function encoder(
     graph.parameter(name, shape, { trainable: trainable(name), dtype: options.held?.get(name) });
   const lora = loraOf(graph, choices.adapter);
 
-  const linear = (path: string, x: Value, outputs: number): Value => {
+  const linear = (path: string, x: Value, outputs: number, plus = add): Value => {
     const w = weight(`${path}.weight`, [outputs, x.type.shape.at(-1)!]);
     const y = lora.linear(path, { x, w, y: matmul(x, w, { transB: true }), conv1d: false });
-    return add(y, weight(`${path}.bias`, [outputs]));
+    return plus(y, weight(`${path}.bias`, [outputs]));
   };
   const norm = (path: string, x: Value): Value =>
     layernorm(x, weight(`${path}.weight`, [H]), weight(`${path}.bias`, [H]), { eps: options.norm_eps });
@@ -107,7 +108,10 @@ export function encoder(
   const states = [x];
   const seen = { heads, kv_heads: heads, head_dim, scale: 1 / Math.sqrt(head_dim), causal: false };
   const layer = (path: string, x: Value): Value => {
-    const [q, k, v] = names.qkv.map((name) => linear(`${path}.${name}`, x, heads * head_dim)) as [Value, Value, Value];
+    const [q, k, v] = names.qkv.map((name, i) =>
+      // What is the same for all keys of a query moves no softmax.
+      linear(`${path}.${name}`, x, heads * head_dim, i === 1 ? addForgotten : add),
+    ) as [Value, Value, Value];
     const [attended] = attention(q, k, v, inputs.segments, inputs.segments, seen);
     const y = norm(
       `${path}.${names.attention_norm}`,

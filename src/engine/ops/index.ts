@@ -6,7 +6,7 @@ export { adamw } from './adamw/adamw.ts';
 export { adamw8bit, statesOf8bit } from './adamw-8bit/adamw-8bit.ts';
 export { lion } from './lion/lion.ts';
 export { sgd } from './sgd/sgd.ts';
-export { add } from './add/add.ts';
+export { add, addForgotten } from './add/add.ts';
 export { attention, type AttentionOptions } from './attention/attention.ts';
 export { dropout } from './dropout/dropout.ts';
 export { embedding } from './embedding/embedding.ts';

@@ -1,9 +1,14 @@
-/** a + b, where b has a's shape or that of a's last axes (a bias). Gradient: g for a; g summed over the other axes for b. */
+/**
+ * a + b, where b has a's shape or that of a's last axes (a bias). Gradient: g for a; g summed over the other axes for b.
+ * Of a forgotten b it is zero, as the model's maths says: the sum that cancels would leave its rounding, a few 1e-9 of the
+ * steepest gradient, and an optimiser that looks at signs (Adam) would take steps by it.
+ */
 import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Shape, type Value } from '../../graph/types.ts';
+import { scale } from '../scale/scale.ts';
 import { sumLeading } from '../sum-leading/sum-leading.ts';
 import { flatGrid } from '../wgsl.ts';
 
-export const addOp: OpDefinition = {
+export const addOp: OpDefinition<{ forgotten?: boolean }> = {
   name: 'add',
   rowwise: true,
 
@@ -16,14 +21,11 @@ export const addOp: OpDefinition = {
 
   gradient(node, [g], needed) {
     const [a, b] = node.inputs;
-    return [
-      needed[0] ? g : undefined,
-      needed[1]
-        ? b!.type.shape.length === a!.type.shape.length
-          ? g
-          : sumLeading(g!, b!.type.shape.length)
-        : undefined,
-    ];
+    const ofB = (): Value => {
+      if (node.attributes.forgotten) return scale(b!, 0);
+      return b!.type.shape.length === a!.type.shape.length ? g! : sumLeading(g!, b!.type.shape.length);
+    };
+    return [needed[0] ? g : undefined, needed[1] ? ofB() : undefined];
   },
 
   reference([a, b]) {
@@ -57,4 +59,9 @@ function isSuffix(end: Shape, shape: Shape): boolean {
 
 export function add(a: Value, b: Value): Value {
   return a.graph.apply(addOp, [a, b])[0]!;
+}
+
+/** a + b, where nothing that is made of the sum depends on b: a bias of keys, which softmax forgets. */
+export function addForgotten(a: Value, b: Value): Value {
+  return a.graph.apply(addOp, [a, b], { forgotten: true })[0]!;
 }
