@@ -99,7 +99,6 @@ async function compare(model: string, expected: string, [flag, value]: string[])
     tensors.set(name, { wanted: await wanted.readF32(name), got: await got.readF32(name) });
   }
   const largest = (values: Float32Array): number => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const steepest = Math.max(...[...tensors].map(([name, one]) => (name.startsWith('grad.') ? largest(one.wanted) : 0)));
   for (const [name, { wanted, got }] of tensors) {
     expect(got.length, name).toBe(wanted.length);
     const each = wanted.length / mask.length;
