@@ -11,6 +11,8 @@ export interface ByteSource {
   readonly sha256?: string;
   /** Of its first bytes, how many came when it was opened and cost nothing to read again. */
   readonly at_hand?: number;
+  /** Reading on costs what is read; going back costs all that lies before, once more. */
+  readonly in_order?: boolean;
   /** Bytes [start, end); rejects when they are not all there. */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
 }

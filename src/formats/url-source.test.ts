@@ -14,6 +14,8 @@ let requests: string[];
 let failures: number[];
 /** After so many bytes of a body the connection breaks. */
 let breaksAfter: number;
+/** What a server without ranges says that the file has. */
+let length: number;
 /** When whom who comes too often may come again. */
 let retryAfter: string | undefined;
 
@@ -30,7 +32,15 @@ function serveRange(request: IncomingMessage, response: ServerResponse, hideTota
   response.write(body.subarray(0, breaksAfter), () => response.destroy());
 }
 
+/** As Python's http.server, which serves no ranges. */
+function serveForward(response: ServerResponse): void {
+  response.writeHead(200, { 'content-length': length });
+  if (content.length <= breaksAfter) return void response.end(content);
+  response.write(content.subarray(0, breaksAfter), () => response.destroy());
+}
+
 beforeEach(async () => {
+  length = content.length;
   requests = [];
   failures = [];
   breaksAfter = Infinity;
@@ -45,6 +55,7 @@ beforeEach(async () => {
     if (request.url === '/weights') return serveRange(request, response, false);
     if (request.url === '/hidden') return serveRange(request, response, true);
     if (request.url === '/whole') return void response.writeHead(200).end(content);
+    if (request.url!.startsWith('/forward')) return serveForward(response);
     if (request.url === '/a%20b/c%23') return void response.writeHead(200).end('small');
     if (request.url === '/page') return void response.writeHead(200, { 'content-type': 'text/html' }).end('<html>');
     response.writeHead(404).end('not here');
@@ -74,6 +85,56 @@ describe('a URL', () => {
     expect(counted).toBe(content.length);
     expect(requests.length).toBe(1);
     expect((await openUrl(`${base}/hidden`, quick))!.size).toBe(content.length);
+  });
+
+  describe('of a large file, where the server has no ranges', () => {
+    const large = { ...quick, wholeUpTo: 200_000 };
+
+    test('is read forward in one request, and again from its beginning where a read goes back', async () => {
+      let counted = 0;
+      const source = (await openUrl(`${base}/forward`, { ...large, onBytes: (n) => (counted += n) }))!;
+      expect([source.size, source.at_hand, source.in_order]).toEqual([300_000, 65_536, true]);
+      expect(requests.length).toBe(2); // one that would have been whole, let go of
+      expect(await source.read(10, 65_536)).toEqual(content.slice(10, 65_536));
+      expect(await source.read(65_000, 100_000)).toEqual(content.slice(65_000, 100_000));
+      expect(requests.length).toBe(3); // back by a few bytes
+      expect(await source.read(100_000, 100_001)).toEqual(content.slice(100_000, 100_001));
+      expect(await source.read(250_000, 300_000)).toEqual(content.slice(250_000));
+      expect(requests.length).toBe(3);
+      expect(counted).toBeLessThanOrEqual(2 * content.length);
+      expect(await source.read(70_000, 80_000)).toEqual(content.slice(70_000, 80_000));
+      expect(requests.length).toBe(4);
+      await expect(source.read(0, 300_001)).rejects.toThrow(RangeError);
+    });
+
+    test('answers several who ask at once, and several files at once', async () => {
+      const sources = await Promise.all(
+        Array.from({ length: 7 }, async (_, i) => (await openUrl(`${base}/forward${i}`, large))!),
+      );
+      for (const [start, end] of [
+        [70_000, 90_000],
+        [90_000, 200_000],
+        [120_000, 300_000],
+      ] as const) {
+        const read = await Promise.all(sources.flatMap((source) => [source.read(start, end), source.read(0, 9)]));
+        for (const [i, bytes] of read.entries()) {
+          const wanted = i % 2 === 0 ? content.subarray(start, end) : content.subarray(0, 9);
+          expect(Buffer.compare(bytes, wanted), `file ${i >> 1}, ${start} to ${end}`).toBe(0);
+        }
+      }
+    });
+
+    test('goes on where the connection broke, is given up where nothing comes, and says that it changed', async () => {
+      breaksAfter = 150_000;
+      const source = (await openUrl(`${base}/forward`, large))!;
+      const read = source.read(100_000, 290_000);
+      setTimeout(() => (breaksAfter = Infinity), 5);
+      expect(await read).toEqual(content.slice(100_000, 290_000));
+      breaksAfter = 1000;
+      await expect(source.read(100_000, 290_000)).rejects.toBeInstanceOf(DownloadFault);
+      length = 299_999;
+      await expect(source.read(100_000, 290_000)).rejects.toThrow('the file changed while it was read');
+    });
   });
 
   test('is tried three times', async () => {

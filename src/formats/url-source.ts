@@ -1,9 +1,11 @@
 /**
  * Files behind a URL as the byte and file sources that every reader takes: Range requests, so that a header costs a
- * header; three attempts with growing pauses, counted anew where bytes have come; a server without ranges is read whole, once.
+ * header; three attempts with growing pauses, counted anew where bytes have come. Of a server without ranges a small file is
+ * read whole, once, and a large one forward (forward-body.ts), so that no memory has to hold it.
  */
 import type { ByteSource, FileSource } from './byte-source.ts';
 import { DownloadFault } from './download-fault.ts';
+import { ForwardBody } from './forward-body.ts';
 import { InputError } from './input-error.ts';
 
 export interface UrlOptions {
@@ -16,12 +18,15 @@ export interface UrlOptions {
   onBytes?: (bytes: number) => void;
   /** Pauses between attempts; tests pass shorter ones. */
   pausesMs?: readonly number[];
+  /** Bytes up to which a file is read whole where there are no ranges; tests pass less. */
+  wholeUpTo?: number;
 }
 
 /** The first request brings this much: most headers and small files whole. */
 const firstRange = 64 * 1024;
 /** A read is made of requests no longer than this, so that a broken one costs little to repeat. */
 const largestRange = 32 * 1024 * 1024;
+const wholeUpTo = 64 * 1024 * 1024;
 const pauses = [500, 2000];
 /** Longest that a server may ask us to wait, in milliseconds; a run that fails goes on later where it was. */
 const MOST_PAUSE = 60_000;
@@ -47,11 +52,17 @@ export async function openUrl(
     ) {
       return undefined;
     }
+    const length = lengthOf(response);
+    if (response.status === 200 && !options.whole && length > (options.wholeUpTo ?? wholeUpTo)) {
+      await response.body?.cancel();
+      return { inOrder: length };
+    }
     const bytes = await body(response, options);
     if (response.status === 200) return { total: bytes.length, bytes };
     return { total: rangeTotal(response), bytes };
   });
   if (first === undefined) return undefined;
+  if ('inOrder' in first) return readForward(url, name, first.inOrder!, options);
   const prefix = first.bytes;
   // Another origin may hide Content-Range, but never Content-Length.
   const size = first.total ?? (prefix.length < firstRange ? prefix.length : await headSize(url, name, options));
@@ -68,6 +79,41 @@ export async function openUrl(
         bytes.set(await readRange(url, name, at, stop, size, options), at - start);
       }
       return bytes;
+    },
+  };
+}
+
+/** A file of which the server gives no ranges, only all of it from its beginning. */
+async function readForward(url: string, name: string, size: number, options: UrlOptions): Promise<ByteSource> {
+  const ask = async (): Promise<Response> => {
+    const response = await fetch(url, { headers: options.headers, signal: options.signal });
+    check(response, name);
+    if (lengthOf(response) === size) return response;
+    await response.body?.cancel();
+    throw new InputError(name, '', 'the file changed while it was read', 'a file at rest');
+  };
+  const file = new ForwardBody(ask, options.onBytes);
+  const part = async (start: number, end: number): Promise<Uint8Array<ArrayBuffer>> => {
+    const bytes = new Uint8Array(end - start);
+    for (let came = 0; came < bytes.length;) {
+      came += await attempt(name, options, () => file.read(start + came, bytes.subarray(came)));
+      if (came < bytes.length) await pause(waitsOf(options)[0]!);
+    }
+    return bytes;
+  };
+  const prefix = await part(0, Math.min(size, firstRange));
+  let turn: Promise<unknown> = Promise.resolve();
+  return {
+    name,
+    size,
+    at_hand: prefix.length,
+    in_order: true,
+    async read(start, end) {
+      if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
+      if (end <= prefix.length) return prefix.slice(start, end);
+      const result = turn.then(() => part(start, end));
+      turn = result.catch(() => undefined);
+      return result;
     },
   };
 }
@@ -156,6 +202,11 @@ async function headSize(url: string, name: string, options: UrlOptions): Promise
     if (Number.isSafeInteger(length)) return length;
     throw new InputError(name, '', 'the server hides its size', 'a server that shows Content-Range or Content-Length');
   });
+}
+
+/** Of the bytes that will be read: NaN where the server does not say, or packs them for the way. */
+function lengthOf({ headers }: Response): number {
+  return headers.has('content-encoding') ? NaN : Number(headers.get('content-length') ?? NaN);
 }
 
 function rangeTotal(response: Response): number | undefined {

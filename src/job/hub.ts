@@ -175,6 +175,6 @@ const authorization = (hub: HubName['hub'], { token }: HubSettings): Record<stri
   token && hub === 'huggingface' ? { Authorization: `Bearer ${token}` } : {};
 
 function withHash(source: ByteSource, sha256: string | undefined): ByteSource {
-  const { name, size, at_hand } = source;
-  return { name, size, sha256, at_hand, read: (start, end) => source.read(start, end) };
+  const { name, size, at_hand, in_order } = source;
+  return { name, size, sha256, at_hand, in_order, read: (start, end) => source.read(start, end) };
 }

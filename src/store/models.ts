@@ -97,8 +97,14 @@ function passing(
     }
     const source = await openSource();
     if (source?.size !== size) throw new Damaged(name, 'it has changed where it came from');
-    const bytes = await source.read(index * chunk_bytes, Math.min(size, (index + 1) * chunk_bytes));
-    chunks[index] = await keepChunk(store, record, index, bytes);
+    const fetched = async (at: number): Promise<Uint8Array<ArrayBuffer>> => {
+      const bytes = await source.read(at * chunk_bytes, Math.min(size, (at + 1) * chunk_bytes));
+      chunks[at] = await keepChunk(store, record, at, bytes);
+      return bytes;
+    };
+    // What a server without ranges gives on the way is kept: it would have to come again.
+    if (source.in_order) for (let at = 0; at < index; at++) if (chunks[at] == null) await fetched(at);
+    const bytes = await fetched(index);
     const whole = !chunks.includes(null);
     if (whole && source.sha256 && (await hashOf({ ...record, chunks })) !== source.sha256.toLowerCase()) {
       chunks.fill(null);

@@ -391,6 +391,32 @@ export async function headersCostNoParts(): Promise<void> {
   });
 }
 
+/** What a server without ranges gives on the way to a part is kept, so that going back costs no way a second time. */
+export async function partsOnTheWayAreKept(): Promise<void> {
+  await withStore(async (store) => {
+    const bytes = bytesOf('a model of fifty bytes, more or less, give or take');
+    const reads: [number, number][] = [];
+    const upstream: FileSource = {
+      name: 'hub/model',
+      open: async (path) => ({
+        name: path,
+        size: bytes.length,
+        in_order: true,
+        async read(start, end) {
+          reads.push([start, end]);
+          return bytes.slice(start, end);
+        },
+      }),
+    };
+    const file = (await throughStore(store, 'hub/forward@main', upstream).open('model.safetensors'))!;
+    same(text(await file.read(36, 40)), text(bytes.subarray(36, 40)), 'the third part');
+    same(text(await file.read(0, 50)), text(bytes), 'the whole');
+    const inOrder = [0, 16, 32, 48].map((start) => [start, Math.min(start + 16, bytes.length)]);
+    same(reads, inOrder, 'parts, each once, in order');
+    same((await listKept(store))[0]!.partial, false, 'whole');
+  });
+}
+
 /** A file that its source states a hash of is held to it when its last part arrives; what arrived wrong is let go. */
 export async function statedHashesHold(): Promise<void> {
   await withStore(async (store) => {
