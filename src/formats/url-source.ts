@@ -55,36 +55,54 @@ export async function openUrl(
     const length = lengthOf(response);
     if (response.status === 200 && !options.whole && length > (options.wholeUpTo ?? wholeUpTo)) {
       await response.body?.cancel();
-      return { inOrder: length };
+      return { total: length };
     }
     const bytes = await body(response, options);
     if (response.status === 200) return { total: bytes.length, bytes };
     return { total: rangeTotal(response), bytes };
   });
   if (first === undefined) return undefined;
-  if ('inOrder' in first) return readForward(url, name, first.inOrder!, options);
-  const prefix = first.bytes;
+  if (first.bytes === undefined) {
+    const { total: size } = first;
+    const part = forward(url, name, size, options);
+    return sourceOf(name, size, await part(0, Math.min(size, firstRange)), part, { in_order: true });
+  }
+  const { bytes } = first;
   // Another origin may hide Content-Range, but never Content-Length.
-  const size = first.total ?? (prefix.length < firstRange ? prefix.length : await headSize(url, name, options));
+  const size = first.total ?? (bytes.length < firstRange ? bytes.length : await headSize(url, name, options));
+  return sourceOf(name, size, bytes, (start, end) => readRange(url, name, start, end, size, options));
+}
+
+type Part = (start: number, end: number) => Promise<Uint8Array<ArrayBuffer>>;
+
+/** @param prefix the first bytes, which are asked for no more */
+function sourceOf(
+  name: string,
+  size: number,
+  prefix: Uint8Array<ArrayBuffer>,
+  part: Part,
+  more: Pick<ByteSource, 'in_order'> = {},
+): ByteSource {
   return {
     name,
     size,
     at_hand: prefix.length,
+    ...more,
     async read(start, end) {
       if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
       if (end <= prefix.length) return prefix.slice(start, end);
       const bytes = new Uint8Array(end - start);
-      for (let at = start; at < end; at += largestRange) {
-        const stop = Math.min(end, at + largestRange);
-        bytes.set(await readRange(url, name, at, stop, size, options), at - start);
+      bytes.set(prefix.subarray(start));
+      for (let at = Math.max(start, prefix.length); at < end; at += largestRange) {
+        bytes.set(await part(at, Math.min(end, at + largestRange)), at - start);
       }
       return bytes;
     },
   };
 }
 
-/** A file of which the server gives no ranges, only all of it from its beginning. */
-async function readForward(url: string, name: string, size: number, options: UrlOptions): Promise<ByteSource> {
+/** Parts of a file of which the server gives no ranges, only all of it from its beginning; one at a time. */
+function forward(url: string, name: string, size: number, options: UrlOptions): Part {
   const ask = async (): Promise<Response> => {
     const response = await fetch(url, { headers: options.headers, signal: options.signal });
     check(response, name);
@@ -93,28 +111,19 @@ async function readForward(url: string, name: string, size: number, options: Url
     throw new InputError(name, '', 'the file changed while it was read', 'a file at rest');
   };
   const file = new ForwardBody(ask, options.onBytes);
-  const part = async (start: number, end: number): Promise<Uint8Array<ArrayBuffer>> => {
+  const part: Part = async (start, end) => {
     const bytes = new Uint8Array(end - start);
     for (let came = 0; came < bytes.length;) {
+      if (came > 0) await pause(waitsOf(options)[0]!);
       came += await attempt(name, options, () => file.read(start + came, bytes.subarray(came)));
-      if (came < bytes.length) await pause(waitsOf(options)[0]!);
     }
     return bytes;
   };
-  const prefix = await part(0, Math.min(size, firstRange));
   let turn: Promise<unknown> = Promise.resolve();
-  return {
-    name,
-    size,
-    at_hand: prefix.length,
-    in_order: true,
-    async read(start, end) {
-      if (start < 0 || end > size || start > end) throw new RangeError(`${name}: bytes ${start} to ${end} of ${size}`);
-      if (end <= prefix.length) return prefix.slice(start, end);
-      const result = turn.then(() => part(start, end));
-      turn = result.catch(() => undefined);
-      return result;
-    },
+  return (start, end) => {
+    const result = turn.then(() => part(start, end));
+    turn = result.catch(() => undefined);
+    return result;
   };
 }
 
