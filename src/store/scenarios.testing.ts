@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check';
 import { deleteDB, openDB, type IDBPDatabase } from 'idb';
-import { MemorySource, readAll, readText, type FileSource } from '../formats/byte-source.ts';
+import { MemorySource, readAll, readText, type ByteSource, type FileSource } from '../formats/byte-source.ts';
 import { DownloadFault } from '../formats/download-fault.ts';
 import { backUpRun, restoreRun } from './backup.ts';
 import { Busy, Damaged, DiskFull, StoreClosed } from './faults.ts';
@@ -359,23 +359,29 @@ export async function modelsArriveOnce(): Promise<void> {
   });
 }
 
+/** A folder of which every file holds these bytes, and what was read of them beyond those at hand. */
+function toldOf(
+  bytes: Uint8Array<ArrayBuffer>,
+  more: Partial<ByteSource>,
+): { upstream: FileSource; reads: [number, number][] } {
+  const reads: [number, number][] = [];
+  const open = async (path: string): Promise<ByteSource> => ({
+    ...more,
+    name: path,
+    size: bytes.length,
+    async read(start, end) {
+      if (end > (more.at_hand ?? 0)) reads.push([start, end]);
+      return bytes.slice(start, end);
+    },
+  });
+  return { upstream: { name: 'hub/model', open }, reads };
+}
+
 /** Of a file of many parts the header is read from what came when it was opened, and no part is fetched for it. */
 export async function headersCostNoParts(): Promise<void> {
   await withStore(async (store) => {
     const bytes = bytesOf('a header, and then the weights of a model that may be too large');
-    const reads: [number, number][] = [];
-    const upstream: FileSource = {
-      name: 'hub/model',
-      open: async (path) => ({
-        name: path,
-        size: bytes.length,
-        at_hand: 12,
-        async read(start, end) {
-          if (end > 12) reads.push([start, end]);
-          return bytes.slice(start, end);
-        },
-      }),
-    };
+    const { upstream, reads } = toldOf(bytes, { at_hand: 12 });
     const file = (await throughStore(store, 'hub/large@main', upstream).open('model.safetensors'))!;
     same(text(await file.read(2, 8)), 'header', 'the header');
     same(reads, [], 'what it cost');
@@ -395,19 +401,7 @@ export async function headersCostNoParts(): Promise<void> {
 export async function partsOnTheWayAreKept(): Promise<void> {
   await withStore(async (store) => {
     const bytes = bytesOf('a model of fifty bytes, more or less, give or take');
-    const reads: [number, number][] = [];
-    const upstream: FileSource = {
-      name: 'hub/model',
-      open: async (path) => ({
-        name: path,
-        size: bytes.length,
-        in_order: true,
-        async read(start, end) {
-          reads.push([start, end]);
-          return bytes.slice(start, end);
-        },
-      }),
-    };
+    const { upstream, reads } = toldOf(bytes, { in_order: true });
     const file = (await throughStore(store, 'hub/forward@main', upstream).open('model.safetensors'))!;
     same(text(await file.read(36, 40)), text(bytes.subarray(36, 40)), 'the third part');
     same(text(await file.read(0, 50)), text(bytes), 'the whole');
