@@ -196,7 +196,7 @@ function conversation(
   if (!assistantOnly) {
     const text = template.render(messages, { tools });
     const input_ids = tokenizer.encode(text, { add_special_tokens: false });
-    return { input_ids, labels: input_ids, ...thoughtOf(messages, text) };
+    return { input_ids, labels: input_ids, without_thought: leavesThoughtOut(messages, text) || undefined };
   }
   const { text, assistantSpans } = template.renderWithSpans(messages, { tools });
   const input_ids = tokenizer.encode(text, { add_special_tokens: false });
@@ -210,11 +210,8 @@ function conversation(
     );
   }
   const labels = input_ids.map((id, i) => (mask[i] === 1 ? id : -100));
-  return { input_ids, labels, ...thoughtOf(messages, text) };
+  return { input_ids, labels, without_thought: leavesThoughtOut(messages, text) || undefined };
 }
-
-const thoughtOf = (messages: readonly Message[], text: string) =>
-  leavesThoughtOut(messages, text) ? { without_thought: true } : {};
 
 function templateOf(tokenizer: Tokenizer): ChatTemplate {
   if (tokenizer.chat_template) return tokenizer.chat_template;

@@ -3,6 +3,7 @@
  * field of its own where the server takes it apart (`reasoning_content`, or `reasoning` in newer ones), else in the text.
  */
 import { isJsonObject } from '../../formats/strict-json.ts';
+import { takenApart } from '../../models/thought.ts';
 import type { EndpointServer } from './server.ts';
 
 export interface AnswerSettings {
@@ -48,17 +49,6 @@ export async function writeAnswer(
   const thought =
     typeof apart === 'string' && apart.trim() !== '' ? { content: text, reasoning: apart } : takenApart(text);
   return { ...trimmed(thought), whole: choice['finish_reason'] !== 'length' };
-}
-
-/** Of a model whose prompt opens the thought, the text begins inside it. */
-function takenApart(text: string): { content: string; reasoning?: string } {
-  const end = text.lastIndexOf('</think>');
-  if (end >= 0) {
-    const reasoning = text.slice(0, end).replace(/^\s*<think>/, '');
-    return { content: text.slice(end + '</think>'.length), ...(reasoning.trim() !== '' && { reasoning }) };
-  }
-  // A thought that was cut off is no answer.
-  return { content: /^\s*<think>/.test(text) ? '' : text };
 }
 
 const trimmed = ({ content, reasoning }: { content: string; reasoning?: string }) => ({
