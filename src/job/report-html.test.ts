@@ -97,6 +97,12 @@ describe('report.html', () => {
     expect(html).not.toContain('<driver>');
   });
 
+  it('says of how many rows the template left the thought out', () => {
+    expect(html).not.toContain('chat template');
+    const forgetful = { ...report, data: { ...report.data, without_thought: 1200 } };
+    expect(reportHtml(forgetful, lines)).toMatch(/thought before the answer in 1.?200 of the rows/);
+  });
+
   it('draws finite curves, and none of nothing', () => {
     expect(html.match(/<svg/g)).toHaveLength(2);
     expect(html).not.toMatch(/NaN|Infinity|undefined/);

@@ -42,7 +42,7 @@ ${tasks(evaluate.tasks)}
 <h2>Loss</h2>
 ${curves(lines)}
 <h2>Data</h2>
-<p>${count(data.read)} rows read, ${count(data.kept)} kept (${count(data.train_rows)} to train, ${count(data.eval_rows)} to evaluate), ${count(data.cut)} of them cut at ${count(recipe.data.max_length)} tokens. ${count(data.tokens)} tokens, of which ${percent(data.counted_share)} count.${data.vocabulary ? ` The student’s vocabulary keeps ${count(data.vocabulary.kept)} of ${count(data.vocabulary.of)} tokens.` : ''}${data.without_thought ? ` The student’s chat template leaves out what is thought before the answer in ${count(data.without_thought)} of the rows: of them it learnt the answers alone.` : ''}</p>
+<p>${dataWords(data, recipe.data.max_length)}</p>
 ${
   data.dropped.length > 0
     ? table(
@@ -109,6 +109,18 @@ function taught({ recipe }: Report): string {
   if (teacher.kind === 'none') return 'trained on the text alone';
   const who = teacher.kind === 'cache' ? teacher.source : teacher.model;
   return `taught by <span class="teacher">${escape(who)}</span>`;
+}
+
+function dataWords(data: Report['data'], max_length: number): string {
+  const { read, kept, train_rows, eval_rows, cut, tokens, counted_share, vocabulary, without_thought } = data;
+  const parts = [
+    `${count(read)} rows read, ${count(kept)} kept (${count(train_rows)} to train, ${count(eval_rows)} to evaluate), ${count(cut)} of them cut at ${count(max_length)} tokens.`,
+    `${count(tokens)} tokens, of which ${percent(counted_share)} count.`,
+    vocabulary && `The student’s vocabulary keeps ${count(vocabulary.kept)} of ${count(vocabulary.of)} tokens.`,
+    without_thought &&
+      `The student’s chat template leaves out what is thought before the answer in ${count(without_thought)} of the rows: of them it learnt the answers alone.`,
+  ];
+  return parts.filter(Boolean).join(' ');
 }
 
 function teacherWords(teacher: Report['teacher']): string {
