@@ -35,6 +35,9 @@ test('a model is its folder, or its weights alone', async () => {
   await writeFile(path.join(dir, 'model/small.gguf'), 'weights');
   await writeFile(path.join(dir, 'model/large.gguf'), 'weights too');
   expect(await nodeModel(path.join(dir, 'model')).list!()).toContain('small.gguf');
+  await mkdir(path.join(dir, 'a folder.gguf'));
+  await writeFile(path.join(dir, 'a folder.gguf/config.json'), '{}');
+  expect(await nodeModel(path.join(dir, 'a folder.gguf')).list!()).toEqual(['config.json']);
   const alone = nodeModel(path.join(dir, 'model/small.gguf'));
   expect(await alone.list!()).toEqual(['small.gguf']);
   expect((await alone.open('small.gguf'))?.size).toBe(7);

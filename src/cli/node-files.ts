@@ -1,4 +1,5 @@
 /** Files and folders on disk as the byte and file sources that every reader takes. */
+import { statSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { ByteSource, FileSource } from '../formats/byte-source.ts';
@@ -35,8 +36,11 @@ export function nodeFolder(folder: string, name = folder): FileSource {
 }
 
 /** A model by the path of its folder, or of its weights alone. */
-export const nodeModel = (place: string): FileSource =>
-  isWeightsFile(place) ? loneFile(place, () => openIfThere(path.resolve(place), place)) : nodeFolder(place);
+export function nodeModel(place: string): FileSource {
+  const isFolder = statSync(place, { throwIfNoEntry: false })?.isDirectory() === true;
+  if (isFolder || !isWeightsFile(place)) return nodeFolder(place);
+  return loneFile(place, () => openIfThere(path.resolve(place), place));
+}
 
 async function openIfThere(file: string, name: string): Promise<ByteSource | undefined> {
   let size: number;
