@@ -53,6 +53,10 @@ export const create = async (): Promise<RunSummary> => job.create(recipe, await 
 export const runs = (): Promise<RunSummary[]> => job.runs();
 export const events = (id: string): Promise<JobEvent[]> => job.events(id);
 
+/** One whose student lies at an address. */
+export const createFrom = async (model: string): Promise<RunSummary> =>
+  job.create({ ...recipe, name: 'from an address', student: { model }, teacher: { kind: 'none' } }, await files());
+
 /** A sitting; asks for a pause at the first checkpoint of that step. */
 export async function sit(id: string, pauseAt?: number): Promise<JobEvent[]> {
   const said: JobEvent[] = [];

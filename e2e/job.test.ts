@@ -1,5 +1,9 @@
 /** The job in a worker of a real browser: made, looked at, paused, resumed, wanted by two tabs, talked to, taken elsewhere. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { Estimate, JobEvent, OpenedToken, Preview, RunSummary, TokenChoice } from '../src/job/protocol.ts';
 import { openModule, type ModuleInPage } from './harness.ts';
 
@@ -84,5 +88,29 @@ describe('the job in a worker', () => {
 
   it('is backed up into one file, forgotten, and restored', async () => {
     expect(await call('thereAndBack', run.id)).toEqual({ same: true, left: 0, state: 'done' });
+  });
+
+  it('ends without the address that its student came from, once it has been opened', async () => {
+    const folder = path.join(inject('root'), 'public/bundled/arithmetic');
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(request.url!.slice(1));
+      response.setHeader('access-control-allow-origin', '*');
+      response.setHeader('access-control-allow-headers', 'range');
+      readFile(path.join(folder, request.url!)).then(
+        (bytes) => response.end(bytes),
+        () => response.writeHead(404).end(),
+      );
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const from = await call<RunSummary>('createFrom', `http://127.0.0.1:${port}`);
+    const paused = await call<JobEvent[]>('sit', from.id, 2);
+    expect(paused.at(-1)).toEqual({ kind: 'paused', why: 'asked' });
+    expect(asked).toContain('special_tokens_map.json'); // is not there: what is kept is that it was not
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    const ended = await call<JobEvent[]>('sit', from.id);
+    expect(ended.at(-1)).toMatchObject({ kind: 'done', report: { train: { steps: 4 } } });
   });
 });

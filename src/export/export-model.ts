@@ -12,6 +12,7 @@ import type { Graph } from '../engine/graph/graph.ts';
 import { InputError } from '../formats/input-error.ts';
 import { isEncoder, type ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderOptions } from '../models/decoder.ts';
+import type { Model } from '../models/model.ts';
 import { tablesFor } from '../models/rotary.ts';
 import { configFile, generationFile, tokenizerFiles, type SmallFile } from './folder.ts';
 import { ggufFile } from './gguf/file.ts';
@@ -137,13 +138,27 @@ const LARGEST_VERIFIED = 1.9e9;
 /** Enough to tell operators apart; float64 on the CPU is slow. */
 const TRACED_TOKENS = 8;
 
+/** What goes beside the weights as the model's folder has it: its tokenizer (empty where it has none), and how it generates. */
+export async function copiedFiles({
+  folder,
+  options,
+  config,
+}: Pick<Model<ModelOptions>, 'folder' | 'options' | 'config'>): Promise<
+  Record<'tokenizer' | 'generation', SmallFile[]>
+> {
+  return {
+    tokenizer: await tokenizerFiles(folder),
+    generation: isEncoder(options) ? [] : [await generationFile(folder, config)],
+  };
+}
+
 export async function exportModel(options: ExportOptions): Promise<Exported> {
   const { model, adapters = [], dtypes, out } = options;
   const weights = mergeAdapters(model.weights, adapters, model.options);
   const files: ExportedFile[] = [];
   const notes: ExportNote[] = [];
   const externalData: Record<string, number> = {};
-  const tokenizer = await tokenizerFiles(model.folder);
+  const { tokenizer, generation } = await copiedFiles(model);
   if (tokenizer.length === 0) notes.push({ kind: 'no-tokenizer', folder: model.folder.name });
   // before anything is written: what cannot be said in a GGUF is refused at once
   const gguf = options.gguf?.length ? ggufOf(model) : undefined;
@@ -183,7 +198,7 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
 
   const small = [
     configFile(model.config, { dtypes, externalData, cache: !isEncoder(model.options) }),
-    ...(isEncoder(model.options) ? [] : [await generationFile(model.folder, model.config)]),
+    ...generation,
     ...tokenizer,
   ];
   for (const { path, bytes } of small) await out.write(path, bytes);

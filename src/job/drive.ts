@@ -5,7 +5,7 @@ import { expected } from './estimate.ts';
 import { reportHtml } from './report-html.ts';
 import { readData } from './steps/data.ts';
 import { evaluateTasks } from './steps/evaluate.ts';
-import { exportStudent } from './steps/export.ts';
+import { exportStudent, readCopied } from './steps/export.ts';
 import { importanceOf } from './steps/importance.ts';
 import { openStudent } from './steps/student.ts';
 import { refuseTooLargeByConfig } from './steps/too-large.ts';
@@ -24,6 +24,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
   run.importance = await importanceOf(run, data);
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
+  await readCopied(run, student);
   const { limits, flopsPerSecond } = device;
   const { software } = device.adapter;
   const estimate = await expected(run, data, student, { limits, software, flopsPerSecond });

@@ -20,37 +20,53 @@ export function keptFolder(store: Store, name: string): FileSource {
     name,
     async open(path) {
       const record = await fileRecord(store, owner, path);
-      if (!record || record.chunks.includes(null)) return undefined;
+      if (!record || record.absent || record.chunks.includes(null)) return undefined;
       return keptSource(store, record, `${name}/${path}`);
     },
-    list: async () => (await listFiles(store, owner)).map((record) => record.path),
+    list: async () => (await listFiles(store, owner)).filter(({ absent }) => !absent).map(({ path }) => path),
   };
 }
 
-/** `upstream` behind what is kept of it. A file that has arrived is not asked for again. */
+/**
+ * `upstream` behind what is kept of it. A file that has arrived is not asked for again; of one that was not there it is
+ * asked, as it may have come, and taken to be missing still where nobody answers.
+ */
 export function throughStore(store: Store, name: string, upstream: FileSource): FileSource {
   const owner = modelOwner(name);
   const opened = new Map<string, Promise<ByteSource | undefined>>();
+  let away = false; // nobody answered: each file more would cost its attempts and their pauses
+
+  const keep = async (path: string, about: Pick<FileRecord, 'bytes' | 'chunks' | 'absent'>): Promise<FileRecord> => {
+    const modified = new Date().toISOString();
+    const record: FileRecord = { owner, path, chunk_bytes: store.chunkBytes, modified, ...about };
+    await store.inTurn(owner, () => writeManifests(store, [record], 'relaxed'));
+    return record;
+  };
+  const ask = async (path: string, known: FileRecord | undefined): Promise<ByteSource | undefined> => {
+    if (known?.absent && away) return undefined;
+    try {
+      return await upstream.open(path);
+    } catch (error) {
+      if (!known?.absent) throw error;
+      away = true;
+      return undefined;
+    }
+  };
 
   const open = async (path: string): Promise<ByteSource | undefined> => {
     const shown = `${upstream.name}/${path}`;
     const kept = await fileRecord(store, owner, path);
-    if (kept && !kept.chunks.includes(null)) {
+    if (kept && !kept.absent && !kept.chunks.includes(null)) {
       return passing(store, kept, shown, () => upstream.open(path));
     }
-    const source = await upstream.open(path);
-    if (!source) return undefined;
-    if (kept?.bytes === source.size) return passing(store, kept, shown, async () => source);
-    const record: FileRecord = {
-      owner,
-      path,
-      bytes: source.size,
-      chunk_bytes: store.chunkBytes,
-      chunks: new Array<null>(Math.ceil(source.size / store.chunkBytes)).fill(null),
-      modified: new Date().toISOString(),
-    };
-    await store.inTurn(owner, () => writeManifests(store, [record], 'relaxed'));
-    return passing(store, record, shown, async () => source);
+    const source = await ask(path, kept);
+    if (!source) {
+      if (!kept) await keep(path, { bytes: 0, chunks: [], absent: true });
+      return undefined;
+    }
+    if (kept?.bytes === source.size && !kept.absent) return passing(store, kept, shown, async () => source);
+    const chunks = new Array<null>(Math.ceil(source.size / store.chunkBytes)).fill(null);
+    return passing(store, await keep(path, { bytes: source.size, chunks }), shown, async () => source);
   };
 
   return {

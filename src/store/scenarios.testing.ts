@@ -359,6 +359,43 @@ export async function modelsArriveOnce(): Promise<void> {
   });
 }
 
+/** A file that was not there is missing still when nobody answers, is listed nowhere, and is found once it is there. */
+export async function absenceIsKept(): Promise<void> {
+  await withStore(async (store) => {
+    let online = true;
+    const there = new Map<string, Uint8Array<ArrayBuffer>>([['config.json', bytesOf('{}')]]);
+    const asked: string[] = [];
+    const upstream: FileSource = {
+      name: 'hub/model',
+      async open(path) {
+        asked.push(path);
+        if (!online) throw new DownloadFault(path, 'nobody answers', 'a network');
+        const bytes = there.get(path);
+        return bytes && new MemorySource(path, bytes);
+      },
+    };
+    const open = (): FileSource => throughStore(store, 'hub/absent@main', upstream);
+    await readAll((await open().open('config.json'))!);
+    for (const path of ['README.md', 'vocab.json']) same(await open().open(path), undefined, path);
+    same(await keptFolder(store, 'hub/absent@main').list!(), ['config.json'], 'list');
+    same(await keptFolder(store, 'hub/absent@main').open('README.md'), undefined, 'kept');
+    same((await listKept(store))[0]!.files, 1, 'files counted');
+
+    online = false;
+    asked.length = 0;
+    const folder = open();
+    for (const path of ['README.md', 'vocab.json']) same(await folder.open(path), undefined, `${path}, offline`);
+    same(asked, ['README.md'], 'asked for, offline');
+    await rejects(open().open('merges.txt'), DownloadFault, 'a file that was never asked for');
+
+    online = true;
+    there.set('README.md', bytesOf('license: mit'));
+    same(await readText((await open().open('README.md'))!), 'license: mit', 'it came');
+    online = false;
+    same(await readText((await open().open('README.md'))!), 'license: mit', 'and is kept');
+  });
+}
+
 /** A folder of which every file holds these bytes, and what was read of them beyond those at hand. */
 function toldOf(
   bytes: Uint8Array<ArrayBuffer>,

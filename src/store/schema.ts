@@ -28,6 +28,8 @@ export interface FileRecord {
   readonly chunk_bytes: number;
   /** Keys in `chunks`; null where a download has not arrived yet. */
   readonly chunks: readonly (string | null)[];
+  /** There is no such file where the model came from: it has no chunks, and nobody is shown it. */
+  readonly absent?: true;
   /** ISO time. */
   readonly modified: string;
 }
@@ -51,6 +53,8 @@ export const migrations: readonly ((db: IDBPDatabase<Shelves>, tx: Upgrade) => v
     db.createObjectStore('chunks');
     db.createObjectStore('settings');
   },
+  // `absent`: nothing to change, but a page that takes such a record for an empty file must let go first
+  () => undefined,
 ];
 
 export const SCHEMA_VERSION = migrations.length;

@@ -33,7 +33,7 @@ export interface Kept {
 
 /** Owners with what they take, the largest first. Chunks that files share count once. */
 export async function listKept(store: Store): Promise<Kept[]> {
-  const records = await store.read(['files'], (tx) => tx.store.getAll());
+  const records = (await store.read(['files'], (tx) => tx.store.getAll())).filter(({ absent }) => !absent);
   const byOwner = new Map<string, Shelves['files']['value'][]>();
   for (const record of records) byOwner.set(record.owner, [...(byOwner.get(record.owner) ?? []), record]);
   return [...byOwner]

@@ -3,7 +3,13 @@
  * alone; through the run's outlet, as it is made.
  */
 import type { Device } from '../../engine/run/device.ts';
-import { exportModel, wordsOf, type ExportOptions, type ExportProgress } from '../../export/export-model.ts';
+import {
+  copiedFiles,
+  exportModel,
+  wordsOf,
+  type ExportOptions,
+  type ExportProgress,
+} from '../../export/export-model.ts';
 import type { NamedAdapter } from '../../export/merge.ts';
 import { licenseOf } from '../../export/model-card.ts';
 import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
@@ -30,6 +36,17 @@ const CACHE = 'teacher.cache';
 const COMPARED = [24, 13];
 /** Rows that files are measured on, and tokens of each at most: a second or two of a small model without a GPU. */
 const HELD_OUT = { rows: 4, tokens: 48 };
+
+/**
+ * Reads, of the student's folder, what the export copies from it beside the weights: when the training ends its source may
+ * be gone, and what was read once is kept. What cannot be read is said before hours of work.
+ */
+export async function readCopied({ recipe }: ActiveRun, { model }: Student): Promise<void> {
+  const { onnx, safetensors, gguf } = recipe.export;
+  if (onnx.length === 0 && !safetensors && gguf.length === 0) return;
+  await copiedFiles(model);
+  await licenseOf(model.folder);
+}
 
 export async function exportStudent(
   run: ActiveRun,
