@@ -3,8 +3,8 @@ import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
 import { rememberedEnv } from './scripts/vulkan.mjs';
 
-// `npx vitest` finds the driver that `npm test` found: the loader reads it when a test's process starts.
-Object.assign(process.env, rememberedEnv());
+// `npx vitest` finds the driver that `npm test` found, unless one is named: the loader reads it when a test's process starts.
+if (!process.env.VK_DRIVER_FILES) Object.assign(process.env, rememberedEnv());
 
 export default defineConfig({
   plugins: [svelte()],

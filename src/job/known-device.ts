@@ -62,7 +62,7 @@ export async function rememberedRate(host: Host, adapter: AdapterNames): Promise
 }
 
 async function firstSight(host: Host, device: Device): Promise<Knowledge> {
-  const known = { ...(await selfTest(device)), tuning: {}, refused: [] };
+  const known = { ...(await selfTest(device)), tuning: {} };
   await host.remembered.put(nameOf(host, device.adapter), known);
   return known;
 }

@@ -60,11 +60,16 @@ export interface WeightReader {
   readonly four: (at: string) => string;
 }
 
-/** @param name the variable of the array; @param width what `element` shall hold where the array is f32 */
-export function weightReader(name: string, dtype: string, width: 1 | 2 | 4): WeightReader {
-  if (!isPacked(dtype)) {
-    const read = (at: string): string => `${name}[${width === 1 ? at : over(`(${at})`, width)}]`;
-    return { element: width === 1 ? 'f32' : `vec${width}<f32>`, functions: '', one: read, two: read, four: read };
+/**
+ * @param name the variable of the array; @param width what `element` shall hold where the array is f32
+ * @param halves read f16 by loads of f16 (`shader-f16`), which give the same numbers
+ */
+export function weightReader(name: string, dtype: string, width: 1 | 2 | 4, halves = false): WeightReader {
+  if (!isPacked(dtype) || halves) {
+    const of = (scalar: string): string => (width === 1 ? scalar : `vec${width}<${scalar}>`);
+    const entry = (at: string): string => `${name}[${width === 1 ? at : over(`(${at})`, width)}]`;
+    const read = halves ? (at: string): string => `${of('f32')}(${entry(at)})` : entry;
+    return { element: of(halves ? 'f16' : 'f32'), functions: '', one: read, two: read, four: read };
   }
   const call = (count: number) => (at: string) => `${name}_${count}(${at})`;
   return { element: 'u32', functions: READERS[dtype](name), one: call(1), two: call(2), four: call(4) };

@@ -127,6 +127,8 @@ export interface KernelLimits {
   readonly architecture?: string;
   /** Lanes of a subgroup, where the device has subgroup functions and one size of subgroups only. */
   readonly subgroupSize?: number;
+  /** The device has `shader-f16`. */
+  readonly shaderF16?: boolean;
   /** The variant that was found fastest here, by the key of a choice; kernels take their safe one where nothing is known. */
   readonly tuning?: ReadonlyMap<string, string>;
   /** Variants that gave wrong numbers on this device; never taken. */
@@ -172,7 +174,9 @@ export interface Dispatch {
   readonly flops?: number;
   /** `code` calls subgroup functions. */
   readonly subgroups?: boolean;
-  /** What else could have been dispatched. */
+  /** `code` has variables of f16. */
+  readonly halves?: boolean;
+  /** What else could have been dispatched; the one variant where there is no other. */
   readonly choice?: KernelChoice;
 }
 

@@ -293,6 +293,7 @@ function limitsOf({ limits, features }: GPUDevice, info: GPUAdapterInfo): Device
     maxBufferSize: limits.maxBufferSize,
     architecture: info.architecture,
     subgroupSize: features.has('subgroups') && least === most ? least : undefined,
+    shaderF16: features.has('shader-f16'),
   };
 }
 

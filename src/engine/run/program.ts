@@ -333,7 +333,8 @@ export class Program {
       kept.push({ range, binding });
     });
     return {
-      code: (dispatch.subgroups ? 'enable subgroups;\n' : '') + header + body,
+      code:
+        (dispatch.subgroups ? 'enable subgroups;\n' : '') + (dispatch.halves ? 'enable f16;\n' : '') + header + body,
       access: kept.map(({ range }) => (written.has(range.buffer) ? 'storage' : 'read-only-storage')),
       ranges: kept.map(({ range }) => range),
     };

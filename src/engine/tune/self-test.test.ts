@@ -1,4 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { Graph } from '../graph/graph.ts';
+import { matmul } from '../ops/index.ts';
+import { plan } from '../plan/plan.ts';
 import { testDevice } from '../testing.ts';
 import { nodeGpu } from '../../cli/node-gpu.ts';
 import { Device } from '../run/device.ts';
@@ -11,7 +14,7 @@ async function spoilt(spoils: (code: string) => boolean): Promise<Device> {
   device.gpu.createShaderModule = (descriptor) =>
     compile({
       ...descriptor,
-      code: spoils(descriptor.code) ? descriptor.code.replaceAll('fma(', 'fma(1.001 * ') : descriptor.code,
+      code: spoils(descriptor.code) ? descriptor.code.replaceAll(/\b(fma|dot)\(/g, '$1(1.001 * ') : descriptor.code,
     });
   return device;
 }
@@ -32,6 +35,19 @@ describe('the self-test', () => {
     expect(subgroups).toBe(false);
     device.learn({ subgroups });
     expect(device.limits.subgroupSize).toBeUndefined();
+    device.destroy();
+  });
+
+  it('finds the variants that are wrong where a product has kernels of its own', { timeout: 60_000 }, async () => {
+    const device = await spoilt((code) => code.includes('var<workgroup> partial'));
+    device.learn({ subgroups: false });
+    const { refused } = await selfTest(device);
+    expect(refused).toEqual(['few-rows', 'split 8 of 4x4', 'split 4 of 4x4', 'split 8 of 2x4']);
+    device.learn({ subgroups: false, refused: new Set(refused) });
+    const graph = new Graph();
+    graph.output('y', matmul(graph.input('a', [2, 512]), graph.input('b', [64, 512]), { transB: true }));
+    const { choice } = plan(graph, device.limits).dispatches[0]!.dispatch;
+    expect(choice!.variants()[0]!.name).toMatch(/^tile/);
     device.destroy();
   });
 

@@ -1,13 +1,15 @@
 /**
  * Whether a device computes right, and how fast: asked once a driver and version. A small decoder layer, its loss and all
  * its gradients, by the kernels that the device would be given, against float64. Where subgroup functions give wrong
- * numbers the device is used without them; where the plain kernels do too, nothing that it computes can be trusted.
+ * numbers the device is used without them; where the plain kernels do too, nothing that it computes can be trusted. A GPU's
+ * products that have kernels of their own are tried by each of these, and do without those that are wrong.
  */
 import { EngineError } from '../errors.ts';
 import { gradients } from '../graph/autodiff.ts';
 import { Graph } from '../graph/graph.ts';
 import { interpret } from '../graph/interpret.ts';
 import { sizeOf, type Value } from '../graph/types.ts';
+import { isCpu } from '../ops/matmul/lanes.ts';
 import { attention, embedding, linearLoss, matmul, add, rmsnorm, rotary, siluMul } from '../ops/index.ts';
 import { plan } from '../plan/plan.ts';
 import type { Device } from '../run/device.ts';
@@ -17,6 +19,8 @@ import { noise } from './noise.ts';
 export interface SelfTest {
   /** Subgroup functions give right numbers here, or are not there. */
   readonly subgroups: boolean;
+  /** Variants of kernels that gave wrong numbers. */
+  readonly refused: readonly string[];
   /** Of a matmul of 512³. */
   readonly flops_per_second: number;
 }
@@ -26,18 +30,40 @@ const TOLERANCE = 1e-4;
 
 export async function selfTest(device: Device): Promise<SelfTest> {
   const { limits } = device;
-  let wrong = await wrongest(device, limits);
+  const test = layer();
+  let wrong = await wrongest(device, limits, test);
   const subgroups = wrong === undefined;
   if (!subgroups && limits.subgroupSize !== undefined) {
-    wrong = await wrongest(device, { ...limits, subgroupSize: undefined });
+    wrong = await wrongest(device, { ...limits, subgroupSize: undefined }, test);
   }
   if (wrong !== undefined) throw new EngineError('wrong-numbers', wrong);
-  return { subgroups, flops_per_second: await matmulRate(device) };
+  const used = subgroups ? limits : { ...limits, subgroupSize: undefined };
+  const refused = isCpu(used.subgroupSize) ? [] : await wrongVariants(device, used);
+  return { subgroups, refused, flops_per_second: await matmulRate(device) };
+}
+
+/**
+ * The tuner holds other variants to the safe one, and the layer has tried what is safe for most shapes; these two shapes have
+ * kernels of their own instead (matmul/variants.ts). Adapters that compute on the CPU have none.
+ */
+async function wrongVariants(device: Device, limits: Device['limits']): Promise<string[]> {
+  const fewRows = new Graph();
+  fewRows.output('y', matmul(fewRows.input('a', [2, 512]), fewRows.input('b', [64, 512]), { transB: true }));
+  const longSums = new Graph();
+  longSums.output('y', matmul(longSums.input('a', [516, 8]), longSums.input('b', [516, 36]), { transA: true }));
+  const wrong: string[] = [];
+  for (const graph of [fewRows, longSums]) {
+    const { key, variants } = plan(graph, limits).dispatches[0]!.dispatch.choice!;
+    for (const { name } of variants()) {
+      const tuning = new Map([[key, name]]);
+      if ((await wrongest(device, { ...limits, tuning }, graph)) !== undefined) wrong.push(name);
+    }
+  }
+  return wrong;
 }
 
 /** The first output that is not what float64 says; undefined where all are. */
-async function wrongest(device: Device, limits: Device['limits']): Promise<string | undefined> {
-  const graph = layer();
+async function wrongest(device: Device, limits: Device['limits'], graph: Graph): Promise<string | undefined> {
   const values: Record<string, HostArray> = {};
   for (const source of graph.sources.values()) {
     const { shape, dtype } = source.value.type;

@@ -1,6 +1,6 @@
 /**
  * out[M,N] = A[M,K] · B[K,N] (or += , or onto another matrix), any operand stored transposed, as one dispatch. What computes it is chosen in
- * variants.ts; all but few-rows.ts sum over k in ascending order by one fma each, so they give the same bits.
+ * variants.ts; all that a product may be given sum over k in the same order by one fma each, so they give the same bits.
  */
 import type { Dispatch, KernelLimits, Operand } from '../../graph/types.ts';
 import { variantsOf, type MatmulVariant } from './variants.ts';
@@ -28,7 +28,7 @@ export interface MatmulWindow {
   /** What the device can do and what was found out about it; without, the variant that runs everywhere. */
   readonly limits?: Pick<
     KernelLimits,
-    'architecture' | 'subgroupSize' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'
+    'architecture' | 'subgroupSize' | 'shaderF16' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'
   >;
 }
 
@@ -53,6 +53,8 @@ export interface MatmulCode {
   readonly workgroups: Dispatch['workgroups'];
   /** `code` calls subgroup functions. */
   readonly subgroups?: boolean;
+  /** `code` has variables of f16. */
+  readonly halves?: boolean;
 }
 
 export function matmulDispatch(window: MatmulWindow): Dispatch {
@@ -66,19 +68,16 @@ export function matmulDispatch(window: MatmulWindow): Dispatch {
   const dispatchOf = (variant: MatmulVariant): Dispatch => dispatchWith(window, variant.code(), label);
   return {
     ...dispatchOf(chosen),
-    choice:
-      variants.length === 1
-        ? undefined
-        : {
-            key,
-            variants: () => variants.map((variant) => ({ name: variant.name, dispatch: dispatchOf(variant) })),
-          },
+    choice: {
+      key,
+      variants: () => variants.map((variant) => ({ name: variant.name, dispatch: dispatchOf(variant) })),
+    },
   };
 }
 
 function dispatchWith(
   window: MatmulWindow,
-  { code, elements, workgroups, subgroups }: MatmulCode,
+  { code, elements, workgroups, subgroups, halves }: MatmulCode,
   label: string,
 ): Dispatch {
   const { M, N, K, offsets, onto } = window;
@@ -116,5 +115,6 @@ function dispatchWith(
     workgroups,
     flops: 2 * M * N * K,
     subgroups,
+    halves,
   };
 }

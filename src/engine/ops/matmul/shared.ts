@@ -32,12 +32,16 @@ export function suitsShared(window: MatmulWindow, { BM, BN, BK }: SharedTile): b
   return even && M >= BM / 2 && N >= BN / 2 && K >= BK && bytes <= (limits?.maxComputeWorkgroupStorageSize ?? 16384);
 }
 
-export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedTile): MatmulCode {
+/** @param halves B is held as f16, read as such (`shader-f16`), and lies so in its panel: half the workgroup memory */
+export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedTile, halves = false): MatmulCode {
   const { b: weight, M, N, K, transA = false, transB = false } = window;
   const strides = stridesOf(window);
   const [acrossN, acrossM] = [BN / TN, BM / TM];
   const threads = acrossN * acrossM;
-  const reader = weightReader('b', weight.type.dtype, 4);
+  const reader = weightReader('b', weight.type.dtype, 4, halves);
+  const [elementB, loadB] = halves
+    ? ['vec4<f16>', (at: string): string => `b[(${at}) / 4u]`]
+    : ['vec4<f32>', reader.four];
   const groupsM = Math.ceil(M / BM);
   const groupsY = Math.min(groupsM, 65535);
 
@@ -53,6 +57,7 @@ export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedT
     stride: number,
     contiguous: 'entries' | 'steps',
     load: (at: string) => string,
+    type = 'vec4<f32>',
   ): string => {
     const columns = across / 4;
     const at = (i: number): string =>
@@ -62,9 +67,9 @@ export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedT
     const loads = range(4).map((i) => `      let v${i} = ${load(at(i))};`);
     const inside = range(4).map((i) => (contiguous === 'entries' ? `k + step + ${i}u < ${K}u` : `k + step < ${K}u`));
     const puts = range(4).map((s) => {
-      const value = contiguous === 'entries' ? `v${s}` : `vec4<f32>(v0[${s}], v1[${s}], v2[${s}], v3[${s}])`;
+      const value = contiguous === 'entries' ? `v${s}` : `${type}(v0[${s}], v1[${s}], v2[${s}], v3[${s}])`;
       // steps past the end add nothing; K is a multiple of 4 where steps are contiguous, so such a block is whole
-      const kept = K % BK === 0 ? value : `select(vec4<f32>(), ${value}, ${inside[s]})`;
+      const kept = K % BK === 0 ? value : `select(${type}(), ${value}, ${inside[s]})`;
       return `      ${panel}[(step + ${s}u) * ${columns}u + column] = ${kept};`;
     });
     const edge = contiguous === 'entries' ? `min(${first} + column * 4u, ${size - 4}u)` : `${first} + column * 4u`;
@@ -86,7 +91,7 @@ ${puts.join('\n')}
   const begin = (i: number, q: number): string =>
     `var c${i}_${q} = vec4<f32>();${begins ? ` ${inside(i, q, `c${i}_${q} = ${at(i, q, begins)};`)}` : ''}`;
   const code = `${reader.functions}var<workgroup> panel_a: array<vec4<f32>, ${(BK * BM) / 4}>;
-var<workgroup> panel_b: array<vec4<f32>, ${(BK * BN) / 4}>;
+var<workgroup> panel_b: array<${elementB}, ${(BK * BN) / 4}>;
 @compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let first_n = wid.x * ${BN}u;
   let first_m = (wid.y + wid.z * ${groupsY}u) * ${BM}u;
@@ -98,13 +103,13 @@ var<workgroup> panel_b: array<vec4<f32>, ${(BK * BN) / 4}>;
 ${rows.flatMap((i) => columns.map((q) => `  ${begin(i, q)}`)).join('\n')}
   for (var k = 0u; k < ${rolled(K, 'wid.x')}; k += ${BK}u) {
 ${bring('panel_a', BM, 'first_m', M, strides.a, transA ? 'entries' : 'steps', (at) => `a[(${at}) / 4u]`)}
-${bring('panel_b', BN, 'first_n', N, transB ? K : N, transB ? 'steps' : 'entries', (at) => reader.four(at))}
+${bring('panel_b', BN, 'first_n', N, transB ? K : N, transB ? 'steps' : 'entries', loadB, elementB)}
     workgroupBarrier();
     for (var s = 0u; s < ${BK}u; s++) {
 ${range(TM / 4)
   .map((p) => `      let a${p} = panel_a[s * ${BM / 4}u + mine_m / 4u + ${p}u];`)
   .join('\n')}
-${columns.map((q) => `      let b${q} = panel_b[s * ${BN / 4}u + mine_n / 4u + ${q}u];`).join('\n')}
+${columns.map((q) => `      let b${q} = vec4<f32>(panel_b[s * ${BN / 4}u + mine_n / 4u + ${q}u]);`).join('\n')}
 ${rows
   .flatMap((i) => columns.map((q) => `      c${i}_${q} = fma(vec4<f32>(a${i >> 2}[${i & 3}]), b${q}, c${i}_${q});`))
   .join('\n')}
@@ -117,6 +122,7 @@ ${rows.flatMap((i) => columns.map((q) => `  ${inside(i, q, `${at(i, q)} = c${i}_
     code,
     elements: { a: 'vec4<f32>', b: reader.element, out: 'vec4<f32>' },
     workgroups: [Math.ceil(N / BN), groupsY, Math.ceil(groupsM / groupsY)],
+    halves,
   };
 }
 

@@ -12,8 +12,9 @@ import { plan } from '../../plan/plan.ts';
 import type { Device } from '../../run/device.ts';
 import { Arena, Program } from '../../run/program.ts';
 import { expectClose, floats, testDevice, type OpInput } from '../../testing.ts';
-import { matmulDispatch } from './kernel.ts';
+import { matmulDispatch, type MatmulWindow } from './kernel.ts';
 import { matmulOp } from './matmul.ts';
+import { variantsOf } from './variants.ts';
 
 const layouts = [
   { transA: false, transB: true },
@@ -92,7 +93,10 @@ function expected(
   return wanted;
 }
 
-/** @returns the variants of `many`, each of which must take more workgroups than one dimension of a grid has */
+/**
+ * @param many of these variants alone, beside the safe one: each must take more workgroups than one dimension of a grid has
+ * @returns which they were
+ */
 async function check(
   form: Form,
   dtype: 'f32' | PackedDType,
@@ -123,8 +127,10 @@ async function check(
     ];
     graph.output('y', graph.apply(product(form, layout, sizes), inputs)[0]!);
     const { dispatch } = plan(graph, limits).dispatches[0]!;
-    const variants = dispatch.choice?.variants().map(({ name }) => name) ?? [];
-    expect(variants.length, 'variants to compare').toBeGreaterThan(1);
+    const all = dispatch.choice!.variants().map(({ name }) => name);
+    expect(all.length, 'variants to compare').toBeGreaterThan(1);
+    if (many && !all.some((name) => many.test(name))) continue;
+    const variants = all.filter((name, i) => !many || i === 0 || many.test(name));
     const tensors = new Map([
       ['b', device.tensor(weight.type, packed)],
       ['out', device.tensor(output.type)],
@@ -165,14 +171,21 @@ const SIZES: readonly Sizes[] = [
   [70, 44, 20],
   [33, 17, 9],
 ];
+/** Few outputs and long sums: a last chunk that is short, one with steps that four does not divide, tiles at an edge. */
+const LONG: readonly Sizes[] = [
+  [8, 36, 516],
+  [33, 18, 515],
+  [5, 6, 640],
+];
 const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
-  [PLAIN, SIZES],
+  [PLAIN, [...SIZES, ...LONG]],
   [ADDED, [[70, 44, 20]]],
   [
     ONTO,
     [
       [70, 44, 20],
       [33, 17, 9],
+      [33, 18, 515],
     ],
   ],
   [
@@ -180,6 +193,7 @@ const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
     [
       [70, 44, 20],
       [33, 17, 9],
+      [33, 18, 515],
     ],
   ],
   [
@@ -193,6 +207,55 @@ const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
 const named = ({ transA, transB }: Layout): string => `${transA ? 'T' : 'N'}${transB ? 'T' : 'N'}`;
 
 // K products of numbers below 1, rounded to 2^-24 each, after one number below 1
+describe('the variants of a matmul', () => {
+  const namesOf = (limits: MatmulWindow['limits'], dtype: 'f32' | 'f16', [M, N, K]: Sizes): string[] => {
+    const operand = (shape: readonly number[], of: 'f32' | 'f16' = 'f32') => ({
+      type: { shape, dtype: of },
+      shape,
+      size: shape[0]! * shape[1]!,
+    });
+    const window = {
+      a: operand([M, K]),
+      b: operand([N, K], dtype),
+      out: operand([M, N]),
+      M,
+      N,
+      K,
+      transB: true,
+      limits,
+    };
+    return variantsOf(window).map(({ name }) => name);
+  };
+  const gpu = { maxComputeWorkgroupStorageSize: 16384 };
+
+  it('read halves as halves where the device can, and only what is held so', () => {
+    const sizes: Sizes = [64, 128, 64];
+    expect(namesOf({ ...gpu, shaderF16: true }, 'f16', sizes)).toEqual(
+      expect.arrayContaining(['tile 4x4 f16', 'shared 64x64 by 8x8 f16']),
+    );
+    const without = [
+      namesOf({ ...gpu, shaderF16: false }, 'f16', sizes),
+      namesOf({ ...gpu, shaderF16: true }, 'f32', sizes),
+    ];
+    expect(without.flat().filter((name) => name.endsWith('f16'))).toEqual([]);
+  });
+
+  it('cut long sums for a GPU only, and never offer a cut sum beside one that is not', () => {
+    const cut = (sizes: Sizes, limits: MatmulWindow['limits'] = gpu): number => {
+      const names = namesOf(limits, 'f32', sizes);
+      const count = names.filter((name) => name.startsWith('split')).length;
+      expect([0, names.length]).toContain(count);
+      return count;
+    };
+    expect(cut([8, 576, 512])).toBe(4);
+    expect(cut([8, 576, 511])).toBe(0);
+    expect(cut([512, 576, 1536])).toBe(0);
+    expect(cut([8, 576, 512], { ...gpu, subgroupSize: 4 })).toBe(0);
+    const refused = new Set(namesOf(gpu, 'f32', [8, 576, 512]));
+    expect(cut([8, 576, 512], { ...gpu, refused })).toBe(0);
+  });
+});
+
 describe('every variant of a matmul gives float64’s numbers, and the same bits as each other', () => {
   for (const [form, all] of FORMS)
     for (const layout of layouts)
@@ -208,15 +271,21 @@ describe('every variant of a matmul gives float64’s numbers, and the same bits
       it(`${form.name} ${named(layouts[i % 2]!)} 36x64x128 ${dtype}`, { timeout: 300_000 }, () =>
         check(form, dtype, layouts[i % 2]!, [36, 128, 64]),
       );
-  // rows fold into two dimensions of the grid; 64 threads below each other are the most rows of a workgroup.
-  // Not here: panels in workgroup memory fold as tiles do, and on a CPU their barriers would take minutes
+  for (const dtype of Object.keys(BLOCKS) as PackedDType[])
+    for (const [i, form] of [PLAIN, ONTO].entries())
+      it(`${form.name} ${named(layouts[i]!)} 20x576x64 ${dtype}`, { timeout: 300_000 }, () =>
+        check(form, dtype, layouts[i]!, [20, 64, 576]),
+      );
+  // rows fold into two dimensions of the grid; 64 threads below each other are the most rows of a workgroup
   for (const layout of layouts)
     for (const [sizes, many, found] of [
       [[64 * 65_536 + 5, 4, 1], /^lanes/, 2],
       [[2 * 64 * 65_536 + 5, 2, 1], /^tile 2x2/, 1],
+      // rows of A lie along K or along M; B's layout is nothing to the grid
+      ...(layout.transA === layout.transB ? [] : ([[[32 * 65_535 + 4, 16, 16], /^shared 32x32/, 1]] as const)),
     ] as const)
       it(
-        `= ${named(layout)} ${sizes[0]}x1x${sizes[1]}, more than 65,535 workgroups`,
+        `= ${named(layout)} ${sizes[0]}x${sizes[2]}x${sizes[1]}, more than 65,535 workgroups`,
         { timeout: 600_000 },
         async () => {
           const met = await check(PLAIN, 'f32', layout, sizes, many);

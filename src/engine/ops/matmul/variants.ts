@@ -1,15 +1,17 @@
 /**
  * What can compute a matmul on a device, the safe variant first: it is taken until something is known (engine/tune).
  *
- * Reading the weight bounds the few rows of decoding, and few-rows.ts sums in another order: it stands alone where it is for
- * the shape. CPU adapters pay for loads (lanes.ts). On a GPU what is fastest depends on its registers, caches and how many
- * threads it needs to be busy: small tiles keep it busy on small products, large ones load less, and workgroup memory pays
- * where caches are small.
+ * Two families sum in another order than all others and stand alone where they are for the shape: few-rows.ts, as reading
+ * the weight bounds the few rows of decoding, and split.ts, where few outputs have long sums. CPU adapters pay for loads
+ * (lanes.ts). On a GPU what is fastest depends on its registers, caches and how many threads it needs to be busy: small
+ * tiles keep it busy on small products, large ones load less, and workgroup memory pays where caches are small. A weight
+ * that is held as f16 may be read as f16 (half the workgroup memory), which changes no number.
  */
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 import { fewRowsCode, isFewRows } from './few-rows.ts';
 import { chooseLanes, isCpu, lanesCode, usualBlock, type LanesTile } from './lanes.ts';
 import { sharedCode, suitsShared, type SharedTile } from './shared.ts';
+import { isSplit, splitCode, splitTile } from './split.ts';
 import { safeTile, tiledCode, tileOf, type MatmulTile } from './tiles.ts';
 
 export interface MatmulVariant {
@@ -27,6 +29,13 @@ const TILES = [
   [2, 2],
   [1, 4],
 ] as const;
+/** Threads that share a tile, and its rows and columns. */
+const SPLITS = [
+  [8, 4, 4],
+  [4, 4, 4],
+  [8, 2, 4],
+  [1, 4, 4],
+] as const;
 /** Rows a lane loads and columns it owns. */
 const LANES = [
   { RA: 4, TN: 4 },
@@ -41,7 +50,7 @@ const SHARED: readonly SharedTile[] = [
 ];
 
 export function variantsOf(window: MatmulWindow): MatmulVariant[] {
-  const { M, N, limits } = window;
+  const { M, N, b: weight, limits } = window;
   const cpu = isCpu(limits?.subgroupSize);
   const found: MatmulVariant[] = [];
   const offer = (name: string, code: () => MatmulCode): void => {
@@ -53,6 +62,11 @@ export function variantsOf(window: MatmulWindow): MatmulVariant[] {
   const offerTile = (tile: MatmulTile): void => offer(`tile ${tile.TM}x${tile.TN}`, () => tiledCode(window, tile));
 
   if (limits && !cpu && isFewRows(window)) offer('few-rows', () => fewRowsCode(window));
+  else if (limits && !cpu && isSplit(window))
+    for (const [ways, TM, TN] of SPLITS) {
+      const tile = splitTile(M, N, TM, TN, ways);
+      offer(`split ${ways} of ${tile.TM}x${tile.TN}`, () => splitCode(window, tile));
+    }
   if (found.length > 0) return found;
   offerLanes(chooseLanes(M, N, limits?.subgroupSize, usualBlock(limits)));
   const safe = safeTile(M, N);
@@ -61,11 +75,13 @@ export function variantsOf(window: MatmulWindow): MatmulVariant[] {
   if (cpu) for (const most of LANES) offerLanes(chooseLanes(M, N, limits.subgroupSize, most));
   else {
     for (const [TM, TN] of TILES) if (TM <= M && TN <= N) offerTile(tileOf(M, N, TM, TN));
-    for (const tile of SHARED)
-      if (suitsShared(window, tile)) {
-        const { BM, BN, TM, TN } = tile;
-        offer(`shared ${BM}x${BN} by ${TM}x${TN}`, () => sharedCode(window, tile));
-      }
+    const shared = SHARED.filter((tile) => suitsShared(window, tile));
+    const nameOf = ({ BM, BN, TM, TN }: SharedTile): string => `shared ${BM}x${BN} by ${TM}x${TN}`;
+    for (const tile of shared) offer(nameOf(tile), () => sharedCode(window, tile));
+    if (weight.type.dtype === 'f16' && limits.shaderF16) {
+      offer(`tile ${safe.TM}x${safe.TN} f16`, () => tiledCode(window, safe, true));
+      for (const tile of shared) offer(`${nameOf(tile)} f16`, () => sharedCode(window, tile, true));
+    }
   }
   // a device on which every variant of its own is wrong still has the tile; the self-test has said what it thinks of that
   if (found.length === 0) found.push({ name: `tile ${safe.TM}x${safe.TN}`, code: () => tiledCode(window, safe) });

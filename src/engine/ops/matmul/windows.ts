@@ -2,7 +2,7 @@
  * A product of matrices that may lie in windows (graph/windows.ts): a dispatch for each run of M, N and K that lies in one
  * window of each. Rows of A and the product are ranges of M; rows of a weight stored [N, K] are columns of the product;
  * where rows run along K, the sums go on from one window to the next. Every entry is the same sum in the same order as in one
- * dispatch, so the bits are the same.
+ * dispatch, so the bits are the same; but for a GPU's few outputs with long sums (split.ts) that windows cut along K.
  */
 import { commonWindows, locate } from '../../graph/windows.ts';
 import type { Dispatch, Operand } from '../../graph/types.ts';
