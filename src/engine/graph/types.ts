@@ -125,6 +125,8 @@ export interface KernelLimits {
   readonly minStorageBufferOffsetAlignment: number;
   /** What the adapter calls its architecture ("swiftshader"): which safe variant is the best guess. */
   readonly architecture?: string;
+  /** The device has subgroup functions. */
+  readonly subgroups?: boolean;
   /** Lanes of a subgroup, where the device has subgroup functions and one size of subgroups only. */
   readonly subgroupSize?: number;
   /** The device has `shader-f16`. */

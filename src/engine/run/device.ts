@@ -95,7 +95,7 @@ export class Device {
   /** Plans made from now on go by what was found out. */
   learn(what: Pick<KernelLimits, 'tuning' | 'refused'> & { readonly subgroups?: boolean }): void {
     const { subgroups = true, ...found } = what;
-    this.known = { ...this.known, ...found, ...(!subgroups && { subgroupSize: undefined }) };
+    this.known = { ...this.known, ...found, ...(!subgroups && { subgroups, subgroupSize: undefined }) };
   }
 
   /**
@@ -292,6 +292,7 @@ function limitsOf({ limits, features }: GPUDevice, info: GPUAdapterInfo): Device
     minStorageBufferOffsetAlignment: limits.minStorageBufferOffsetAlignment,
     maxBufferSize: limits.maxBufferSize,
     architecture: info.architecture,
+    subgroups: features.has('subgroups'),
     subgroupSize: features.has('subgroups') && least === most ? least : undefined,
     shaderF16: features.has('shader-f16'),
   };

@@ -34,10 +34,10 @@ export async function selfTest(device: Device): Promise<SelfTest> {
   let wrong = await wrongest(device, limits, test);
   const subgroups = wrong === undefined;
   if (!subgroups && limits.subgroupSize !== undefined) {
-    wrong = await wrongest(device, { ...limits, subgroupSize: undefined }, test);
+    wrong = await wrongest(device, { ...limits, subgroups: false, subgroupSize: undefined }, test);
   }
   if (wrong !== undefined) throw new EngineError('wrong-numbers', wrong);
-  const used = subgroups ? limits : { ...limits, subgroupSize: undefined };
+  const used = subgroups ? limits : { ...limits, subgroups: false, subgroupSize: undefined };
   const refused = isCpu(used.subgroupSize) ? [] : await wrongVariants(device, used);
   return { subgroups, refused, flops_per_second: await matmulRate(device) };
 }

@@ -28,7 +28,13 @@ export interface MatmulWindow {
   /** What the device can do and what was found out about it; without, the variant that runs everywhere. */
   readonly limits?: Pick<
     KernelLimits,
-    'architecture' | 'subgroupSize' | 'shaderF16' | 'maxComputeWorkgroupStorageSize' | 'tuning' | 'refused'
+    | 'architecture'
+    | 'subgroups'
+    | 'subgroupSize'
+    | 'shaderF16'
+    | 'maxComputeWorkgroupStorageSize'
+    | 'tuning'
+    | 'refused'
   >;
 }
 

@@ -17,8 +17,11 @@ export interface RegisterTile {
   /** Steps of K at a time, and those that are left at its end. */
   readonly unroll: number;
   readonly tail: number;
-  /** Statements for steps k .. k + count - 1: what is loaded, and added to the accumulators. */
-  steps(count: number): string;
+  /**
+   * Statements for steps k .. k + count - 1: what is loaded, and added to the accumulators.
+   * @param given the entry of A in row i of the tile at a step, where the kernel has it already
+   */
+  steps(count: number, given?: (i: number, step: number) => string): string;
   /** `m` and `n` from `first_m` and `first_n`: a tile at an edge is moved inwards, so that no load needs a bound. */
   readonly inwards: string;
   /** What the sum of an accumulator begins with. @param i row of the tile, an expression */
@@ -51,12 +54,13 @@ export function registerTile(
   const vectorOut = strides.out % 4 === 0 && N % 4 === 0 && TN % 4 === 0;
   const reader = weightReader('b', weight.type.dtype, vectorB ? 4 : 1, halves);
 
-  const steps = (count: number): string => {
+  const steps: RegisterTile['steps'] = (count, given) => {
     const lines: string[] = [];
     // a(i, s) and b(j, s) are expressions for entries of step s once the loads are written
     let a = (i: number, s: number): string => `a${i}_${s}`;
     let b = (j: number, s: number): string => `b${j}_${s}`;
-    if (vectorA && !transA) {
+    if (given) a = given;
+    else if (vectorA && !transA) {
       rows.forEach((i) => lines.push(`let a${i} = a[((m + ${i}u) * ${strides.a}u + k) / 4u];`));
       a = (i, s) => `a${i}[${s}]`;
     } else if (vectorA) {

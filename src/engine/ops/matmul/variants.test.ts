@@ -171,6 +171,11 @@ const SIZES: readonly Sizes[] = [
   [70, 44, 20],
   [33, 17, 9],
 ];
+/** Wide enough for a workgroup of 64 tiles beside each other. */
+const WIDE: readonly Sizes[] = [
+  [24, 132, 70],
+  [13, 130, 66],
+];
 /** Few outputs and long sums: a last chunk that is short, one with steps that four does not divide, tiles at an edge. */
 const LONG: readonly Sizes[] = [
   [8, 36, 516],
@@ -178,14 +183,21 @@ const LONG: readonly Sizes[] = [
   [5, 6, 640],
 ];
 const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
-  [PLAIN, [...SIZES, ...LONG]],
-  [ADDED, [[70, 44, 20]]],
+  [PLAIN, [...SIZES, ...WIDE, ...LONG]],
+  [
+    ADDED,
+    [
+      [70, 44, 20],
+      [13, 130, 66],
+    ],
+  ],
   [
     ONTO,
     [
       [70, 44, 20],
       [33, 17, 9],
       [33, 18, 515],
+      [13, 130, 66],
     ],
   ],
   [
@@ -194,6 +206,7 @@ const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
       [70, 44, 20],
       [33, 17, 9],
       [33, 18, 515],
+      [13, 130, 66],
     ],
   ],
   [
@@ -201,6 +214,7 @@ const FORMS: readonly (readonly [Form, readonly Sizes[]])[] = [
     [
       [36, 100, 96],
       [33, 17, 9],
+      [24, 132, 70],
     ],
   ],
 ];
@@ -283,6 +297,7 @@ describe('every variant of a matmul gives float64’s numbers, and the same bits
       [[2 * 64 * 65_536 + 5, 2, 1], /^tile 2x2/, 1],
       // rows of A lie along K or along M; B's layout is nothing to the grid
       ...(layout.transA === layout.transB ? [] : ([[[32 * 65_535 + 4, 16, 16], /^shared 32x32/, 1]] as const)),
+      ...(layout.transA || layout.transB ? [] : ([[[4 * 65_535 + 9, 128, 1], /^broadcast 4x4/, 1]] as const)),
     ] as const)
       it(
         `= ${named(layout)} ${sizes[0]}x${sizes[2]}x${sizes[1]}, more than 65,535 workgroups`,

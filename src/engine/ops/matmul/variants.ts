@@ -4,10 +4,11 @@
  * Two families sum in another order than all others and stand alone where they are for the shape: few-rows.ts, as reading
  * the weight bounds the few rows of decoding, and split.ts, where few outputs have long sums. CPU adapters pay for loads
  * (lanes.ts). On a GPU what is fastest depends on its registers, caches and how many threads it needs to be busy: small
- * tiles keep it busy on small products, large ones load less, and workgroup memory pays where caches are small. A weight
- * that is held as f16 may be read as f16 (half the workgroup memory), which changes no number.
+ * tiles keep it busy on small products, large ones load less, and workgroup memory pays where caches are small; a subgroup
+ * may hand numbers round (broadcast.ts). A weight that is held as f16 may be read as f16 (half the workgroup memory), which changes no number.
  */
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
+import { broadcastCode, suitsBroadcast, type BroadcastTile } from './broadcast.ts';
 import { fewRowsCode, isFewRows } from './few-rows.ts';
 import { chooseLanes, isCpu, lanesCode, usualBlock, type LanesTile } from './lanes.ts';
 import { sharedCode, suitsShared, type SharedTile } from './shared.ts';
@@ -43,6 +44,10 @@ const LANES = [
   { RA: 2, TN: 4 },
   { RA: 2, TN: 2 },
 ] as const;
+const BROADCASTS: readonly BroadcastTile[] = [
+  { TM: 8, TN: 4 },
+  { TM: 4, TN: 4 },
+];
 const SHARED: readonly SharedTile[] = [
   { BM: 32, BN: 32, BK: 16, TM: 4, TN: 4 },
   { BM: 64, BN: 64, BK: 16, TM: 8, TN: 8 },
@@ -75,6 +80,9 @@ export function variantsOf(window: MatmulWindow): MatmulVariant[] {
   if (cpu) for (const most of LANES) offerLanes(chooseLanes(M, N, limits.subgroupSize, most));
   else {
     for (const [TM, TN] of TILES) if (TM <= M && TN <= N) offerTile(tileOf(M, N, TM, TN));
+    if (limits.subgroups)
+      for (const tile of BROADCASTS)
+        if (suitsBroadcast(window, tile)) offer(`broadcast ${tile.TM}x${tile.TN}`, () => broadcastCode(window, tile));
     const shared = SHARED.filter((tile) => suitsShared(window, tile));
     const nameOf = ({ BM, BN, TM, TN }: SharedTile): string => `shared ${BM}x${BN} by ${TM}x${TN}`;
     for (const tile of shared) offer(nameOf(tile), () => sharedCode(window, tile));
