@@ -90,7 +90,7 @@ describe('the job in a worker', () => {
     expect(await call('thereAndBack', run.id)).toEqual({ same: true, left: 0, state: 'done' });
   });
 
-  it('ends without the address that its student came from, once it has been opened', async () => {
+  it('ends without the address that its student came from, once it has been opened, and so does a new one', async () => {
     const folder = path.join(inject('root'), 'public/bundled/arithmetic');
     const asked: string[] = [];
     const server = createServer((request, response) => {
@@ -112,5 +112,7 @@ describe('the job in a worker', () => {
     await new Promise((resolve) => server.close(resolve));
     const ended = await call<JobEvent[]>('sit', from.id);
     expect(ended.at(-1)).toMatchObject({ kind: 'done', report: { train: { steps: 4 } } });
+    const another = await call<RunSummary>('createFrom', `http://127.0.0.1:${port}`);
+    expect((await call<JobEvent[]>('sit', another.id)).at(-1)!.kind).toBe('done');
   });
 });

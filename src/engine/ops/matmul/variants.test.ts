@@ -290,7 +290,8 @@ describe('every variant of a matmul gives float64’s numbers, and the same bits
       it(`${form.name} ${named(layouts[i]!)} 20x576x64 ${dtype}`, { timeout: 300_000 }, () =>
         check(form, dtype, layouts[i]!, [20, 64, 576]),
       );
-  // rows fold into two dimensions of the grid; 64 threads below each other are the most rows of a workgroup
+  // rows fold into two dimensions of the grid; 64 threads below each other are the most rows of a workgroup. The other tiles and
+  // panels need products of a gigabyte for that: docs/kernels.md
   for (const layout of layouts)
     for (const [sizes, many, found] of [
       [[64 * 65_536 + 5, 4, 1], /^lanes/, 2],
