@@ -21,14 +21,19 @@ export const MODELS: Record<string, StepModel> = {
   'all weights': { options, adapter: null, trainable: () => true },
 };
 export const shape = { rows: 2, length: 32 };
-const batchOf = (vocab: number): MicroBatch => ({
-  ...shape,
-  filled_rows: 2,
-  input_ids: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % vocab),
-  labels: Int32Array.from({ length: 64 }, (_, i) => (i * 37) % vocab),
-  position_ids: Int32Array.from({ length: 64 }, (_, i) => i % 32),
-  segment_ids: new Int32Array(64).fill(1),
-});
+function batchOf(vocab: number, rows: number): MicroBatch {
+  const { length } = shape;
+  const each = (value: (i: number) => number) => Int32Array.from({ length: rows * length }, (_, i) => value(i));
+  return {
+    rows,
+    length,
+    filled_rows: rows,
+    input_ids: each((i) => (i * 37) % vocab),
+    labels: each((i) => (i * 37) % vocab),
+    position_ids: each((i) => i % length),
+    segment_ids: each(() => 1),
+  };
+}
 
 /** Vectors scale something: norms' weights, DoRA's magnitudes. */
 const start = (shape: Shape, seed: number, gain = 1): Float32Array =>
@@ -45,6 +50,8 @@ export interface Trained {
 interface Choices extends Partial<OptimizerSettings> {
   readonly on?: Device;
   readonly steps?: number;
+  /** Of a batch. */
+  readonly rows?: number;
   readonly fp16?: boolean;
   /** How much larger the weights of norms are. */
   readonly gain?: number;
@@ -54,7 +61,7 @@ interface Choices extends Partial<OptimizerSettings> {
 export async function trainerOf(
   model: StepModel,
   gradient_checkpointing: GradientCheckpointing,
-  { on, steps = 3, fp16, gain = 1, ...optimizer }: Choices = {},
+  { on, steps = 3, rows = shape.rows, fp16, gain = 1, ...optimizer }: Choices = {},
 ): Promise<{ trainer: Trainer; batch: MicroBatch }> {
   const device = on ?? (await testDevice());
   const { options } = model;
@@ -73,7 +80,7 @@ export async function trainerOf(
       },
       schedule: { lr_scheduler_type: 'constant', learning_rate: 1e-2, warmup_steps: 0, total_steps: steps },
       seed: 7,
-      trainShapes: [shape],
+      trainShapes: [{ ...shape, rows }],
       evalShapes: [],
       gradient_checkpointing,
       fp16,
@@ -95,7 +102,7 @@ export async function trainerOf(
   );
   const adapter = [...trainer.flat.parameters].filter(([name]) => name.includes('lora_'));
   adapter.forEach(([, tensor], i) => device.write(tensor, start(tensor.type.shape, 100 + i)));
-  return { trainer, batch: batchOf(options.vocab_size) };
+  return { trainer, batch: batchOf(options.vocab_size, rows) };
 }
 
 export async function train(
