@@ -3,7 +3,7 @@ import { configFile, generationFile, tokenizerFiles, type SmallFile } from './fo
 import { textFolder } from './export.testing.ts';
 import { licenseOf, modelCard } from './model-card.ts';
 import { safetensorsFiles } from './safetensors-files.ts';
-import { MemorySource } from '../formats/byte-source.ts';
+import { MemorySource, MemorySource } from '../formats/byte-source.ts';
 import { openWeights } from '../formats/weights.ts';
 import { collect } from './export-model.ts';
 
@@ -154,6 +154,8 @@ tags:
     );
     expect(await licenseOf(textFolder({ 'README.md': '# license: mit' }))).toBeUndefined();
     expect(await licenseOf(textFolder({}))).toBeUndefined();
+    const noText = new MemorySource('README.md', Uint8Array.of(0x2d, 0x2d, 0x2d, 0xff, 0xfe));
+    expect(await licenseOf({ name: 'm', open: async () => noText })).toBeUndefined();
   });
 });
 

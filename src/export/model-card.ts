@@ -2,7 +2,7 @@
  * README.md of an exported model: the hub's front matter, what the model is, how it was made, how to run it, and what
  * was measured of its files. (Fields as in the hub's modelcard.md; there is no relation "distill": it is a finetune.)
  */
-import { readText, type FileSource } from '../formats/byte-source.ts';
+import { readAll, type FileSource } from '../formats/byte-source.ts';
 import type { OnnxDtype } from './onnx/precision/precision.ts';
 
 export interface CardFacts {
@@ -219,10 +219,11 @@ function count(parameters: number): string {
   return parameters.toLocaleString('en');
 }
 
-/** The licence that a model folder's own card names in its front matter. */
+/** The licence that a model folder's own card names in its front matter; a card that is no text names none. */
 export async function licenseOf(folder: FileSource): Promise<string | undefined> {
   const source = await folder.open('README.md');
   if (!source) return undefined;
-  const front = /^---\r?\n([\s\S]*?)\r?\n---/.exec(await readText(source))?.[1];
+  const card = new TextDecoder().decode(await readAll(source));
+  const front = /^---\r?\n([\s\S]*?)\r?\n---/.exec(card)?.[1];
   return front && /^license:\s*["']?([\w.+-]+)["']?\s*$/m.exec(front)?.[1];
 }
