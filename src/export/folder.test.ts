@@ -3,7 +3,7 @@ import { configFile, generationFile, tokenizerFiles, type SmallFile } from './fo
 import { textFolder } from './export.testing.ts';
 import { licenseOf, modelCard } from './model-card.ts';
 import { safetensorsFiles } from './safetensors-files.ts';
-import { MemorySource, MemorySource } from '../formats/byte-source.ts';
+import { MemorySource } from '../formats/byte-source.ts';
 import { openWeights } from '../formats/weights.ts';
 import { collect } from './export-model.ts';
 
