@@ -47,7 +47,7 @@ export function throughStore(store: Store, name: string, upstream: FileSource): 
     try {
       return await upstream.open(path);
     } catch (error) {
-      if (!known?.absent) throw error;
+      if (!known?.absent || !(error instanceof DownloadFault)) throw error;
       away = true;
       return undefined;
     }

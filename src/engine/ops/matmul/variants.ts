@@ -4,8 +4,9 @@
  * Two families sum in another order than all others and stand alone where they are for the shape: few-rows.ts, as reading
  * the weight bounds the few rows of decoding, and split.ts, where few outputs have long sums. CPU adapters pay for loads
  * (lanes.ts). On a GPU what is fastest depends on its registers, caches and how many threads it needs to be busy: small
- * tiles keep it busy on small products, large ones load less, and workgroup memory pays where caches are small; a subgroup
- * may hand numbers round (broadcast.ts). A weight that is held as f16 may be read as f16 (half the workgroup memory), which changes no number.
+ * tiles keep it busy on small products, large ones load less, workgroup memory pays where caches are small, and a subgroup may
+ * hand numbers round (broadcast.ts). A weight that is held as f16 may be read as f16, in half the workgroup memory, which
+ * changes no number.
  */
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 import { broadcastCode, suitsBroadcast, type BroadcastTile } from './broadcast.ts';
