@@ -5,7 +5,8 @@
  */
 import type { Dispatch, Operand } from '../graph/types.ts';
 
-const MAX_GROUPS = 65535;
+/** Of one dimension of a grid, on every device. */
+export const MAX_GROUPS = 65535;
 
 /**
  * A grid of one thread an item, spread over x and y where x alone is over the limit of 65,535 workgroups.

@@ -9,6 +9,7 @@
  * elsewhere, so the tuner decides. `subgroupBroadcast` itself would do for constant lanes only (WGSL §17.12). CPU adapters
  * have lanes.ts, which knows the size of theirs.
  */
+import { MAX_GROUPS } from '../wgsl.ts';
 import { stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 import { registerTile } from './register-tile.ts';
 
@@ -18,7 +19,6 @@ export interface BroadcastTile {
 }
 
 const THREADS = 64;
-const MAX_GROUPS = 65535;
 
 export function suitsBroadcast({ M, N }: MatmulWindow, { TM, TN }: BroadcastTile): boolean {
   return M >= TM && N >= (THREADS * TN) / 2;

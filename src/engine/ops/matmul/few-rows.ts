@@ -8,7 +8,7 @@
  * workgroup memory once, at the end (1 to 4 KB). 20 + 4·M registers leave a GPU full occupancy.
  */
 import { weightReader } from '../../graph/packing.ts';
-import { rolled } from '../wgsl.ts';
+import { MAX_GROUPS, rolled } from '../wgsl.ts';
 import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 const MOST_ROWS = 4;
@@ -31,7 +31,7 @@ export function fewRowsCode(window: MatmulWindow): MatmulCode {
   const rows = range(ROWS_A_THREAD);
   const sums = range(M).flatMap((i) => rows.map((j) => ({ i, j, name: `c${i}_${j}` })));
   const groups = Math.ceil(N / ROWS_A_GROUP);
-  const groupsX = Math.min(groups, 65535);
+  const groupsX = Math.min(groups, MAX_GROUPS);
   const count = M * ROWS_A_GROUP;
   const begins = beginOf(window);
   const row = `(lid / ${ROWS_A_GROUP}u)`;

@@ -9,7 +9,7 @@
  */
 import { isPacked, weightReader } from '../../graph/packing.ts';
 import type { KernelLimits } from '../../graph/types.ts';
-import { rolled } from '../wgsl.ts';
+import { MAX_GROUPS, rolled } from '../wgsl.ts';
 import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 /** Subgroups of these sizes belong to adapters that compute on the CPU. */
@@ -135,7 +135,7 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
 
   const groupsM = Math.ceil(M / R);
   // down the rows first: the workgroups that run together share a panel of B (its columns are the wider side of a tile)
-  const groupsX = Math.min(groupsM, 65535);
+  const groupsX = Math.min(groupsM, MAX_GROUPS);
   const columns = Math.ceil(N / TN);
   const code = `${reader.functions}@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32, @builtin(subgroup_invocation_id) lane: u32) {
   let first_n = (wid.y * ${threads}u + lid) * ${TN}u;

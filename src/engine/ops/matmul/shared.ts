@@ -9,7 +9,7 @@
  * not offered it.
  */
 import { weightReader } from '../../graph/packing.ts';
-import { rolled } from '../wgsl.ts';
+import { MAX_GROUPS, rolled } from '../wgsl.ts';
 import { beginOf, stridesOf, type MatmulCode, type MatmulWindow } from './kernel.ts';
 
 export interface SharedTile {
@@ -43,7 +43,7 @@ export function sharedCode(window: MatmulWindow, { BM, BN, BK, TM, TN }: SharedT
     ? ['vec4<f16>', (at: string): string => `b[(${at}) / 4u]`]
     : ['vec4<f32>', reader.four];
   const groupsM = Math.ceil(M / BM);
-  const groupsY = Math.min(groupsM, 65535);
+  const groupsY = Math.min(groupsM, MAX_GROUPS);
 
   /**
    * Block `block` of a panel of BK steps by `across` entries into `panel`[step][entry / 4]. `contiguous` says along what the

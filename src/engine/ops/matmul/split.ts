@@ -19,7 +19,7 @@ export interface SplitTile {
   readonly ways: number;
 }
 
-export const CHUNKS = 8;
+const CHUNKS = 8;
 const THREADS = 64;
 /** At 4 x 4 a thread that is 4,096 threads: a large GPU runs more at once. */
 const MOST_OUTPUTS = 65_536;
@@ -44,8 +44,8 @@ export function splitCode(window: MatmulWindow, { TM, TN, ways }: SplitTile): Ma
   const perGroup = THREADS / ways;
   const across = Math.ceil(N / TN);
   const tiles = across * Math.ceil(M / TM);
-  /** A multiple of four, so that vec4 along K stay whole. */
-  const chunk = 4 * Math.ceil(K / (4 * CHUNKS));
+  /** Steps of a chunk: a multiple of four, so that vec4 along K stay whole. */
+  const length = 4 * Math.ceil(K / (4 * CHUNKS));
 
   /** Which tile; all threads stay until the barrier, so those past the last one work on it and store nothing. */
   const place = `let t = wid.x * ${perGroup}u + mine;
@@ -60,8 +60,8 @@ export function splitCode(window: MatmulWindow, { TM, TN, ways }: SplitTile): Ma
   /** What a thread does for each of its chunks. */
   const sums = `for (var turn = 0u; turn < ${rolled(CHUNKS / ways, 'wid.x')}; turn++) {
   let chunk = way * ${CHUNKS / ways}u + turn;
-  let start = chunk * ${chunk}u;
-  let end = min(start + ${chunk}u, ${K - tail}u);
+  let start = chunk * ${length}u;
+  let end = min(start + ${length}u, ${K - tail}u);
   ${lines(({ sum }) => `var ${sum} = ${type}();`)}
   for (var k = start; k < end; k += ${unroll}u) {
     ${tile.steps(unroll)}

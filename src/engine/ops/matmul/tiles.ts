@@ -2,7 +2,7 @@
  * The matmul that runs everywhere, by register tiles (register-tile.ts), one a thread. A tile at an edge is moved inwards, so
  * that no load needs a bound; it stores only what is its own.
  */
-import { rolled } from '../wgsl.ts';
+import { MAX_GROUPS, rolled } from '../wgsl.ts';
 import type { MatmulCode, MatmulWindow } from './kernel.ts';
 import { largestPower, registerTile } from './register-tile.ts';
 
@@ -14,8 +14,6 @@ export interface MatmulTile {
   readonly WX: number;
   readonly WY: number;
 }
-
-const MAX_GROUPS = 65535;
 
 /** The tile of a thread where nothing is known of the device. */
 export function safeTile(M: number, N: number): MatmulTile {
