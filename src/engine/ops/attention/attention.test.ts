@@ -70,6 +70,9 @@ const training: Record<string, Case> = {
   'a window': { T: 75, heads: 2, kv_heads: 2, head_dim: 16, window: 7 },
   'a window over tiles': { T: 100, heads: 2, kv_heads: 1, head_dim: 4, window: 40 },
   'both directions, padded': { B: 2, T: 37, heads: 2, kv_heads: 2, head_dim: 16, causal: false, segments: packed(37) },
+  'head of 32': { B: 2, T: 33, heads: 4, kv_heads: 2, head_dim: 32 },
+  'head of 96': { T: 34, heads: 2, kv_heads: 1, head_dim: 96 },
+  'head of 128': { T: 33, heads: 2, kv_heads: 1, head_dim: 128 },
   'head of 80': { T: 33, heads: 2, kv_heads: 1, head_dim: 80 },
   'head of 6': { T: 9, heads: 2, kv_heads: 2, head_dim: 6 },
   'head of 5': { T: 35, heads: 2, kv_heads: 1, head_dim: 5 },
@@ -112,6 +115,13 @@ describe('attention', () => {
   for (const name of ['more after some', 'one token, many keys', 'two tokens, a window', 'one token, left padding']) {
     it(`tiles, cache: ${name}`, () => checkKernel({ ...forward(cached[name]!), subgroups: false }));
   }
+  // the longest rows that training is asked for, within the same tolerances
+  const long: Case = { T: 8192, heads: 1, kv_heads: 1, head_dim: 8 };
+  for (const subgroups of [true, false])
+    describe(`8,192 tokens${subgroups ? '' : ', tiles'}`, { timeout: 300_000 }, () => {
+      it('kernel', () => checkKernel({ ...forward(long), subgroups }));
+      it("gradients' kernels", () => checkKernel({ ...backward(long), subgroups }));
+    });
   for (const [name, test] of Object.entries(cached)) it(`cache: ${name}`, () => checkKernel(forward(test)));
   describe('with soft-capped scores', () => {
     const named = (cases: Record<string, Case>, names: string[]) =>
