@@ -1,5 +1,5 @@
 /** f32 weights into the blocks that the engine's kernels read (engine/graph/packing.ts says what they hold), and back. */
-import { BLOCKS, NF4, packedWords, type PackedDType } from '../engine/graph/packing.ts';
+import { BLOCKS, NF4, packedWords, type BlockKind, type PackedDType } from '../engine/graph/packing.ts';
 import { f16BitsToNumber, f16ToF32, f32ToF16, numberToF16Bits } from './half.ts';
 
 /** How one block is written and read: its words, the first of them also as f32, and its numbers (fewer in the last block). */
@@ -8,7 +8,7 @@ interface Coding {
   readonly read: (words: Int32Array, floats: Float32Array, i: number) => number;
 }
 
-const CODINGS: Record<Exclude<PackedDType, 'f16'>, Coding> = {
+const CODINGS: Record<BlockKind, Coding> = {
   int8: {
     write(words, floats, numbers) {
       const largest = (floats[0] = Math.abs(extremeOf(numbers)));
@@ -59,29 +59,29 @@ const CODINGS: Record<Exclude<PackedDType, 'f16'>, Coding> = {
 
 export function pack(dtype: PackedDType, data: Float32Array): Int32Array<ArrayBuffer> {
   const words = new Int32Array(packedWords(dtype, data.length));
-  if (dtype === 'f16') {
+  const { kind, numbers, words: each } = BLOCKS[dtype];
+  if (kind === 'f16') {
     new Uint16Array(words.buffer).set(f32ToF16(data));
     return words;
   }
   const floats = new Float32Array(words.buffer);
-  const { numbers, words: each } = BLOCKS[dtype];
   for (let start = 0, at = 0; start < data.length; start += numbers, at += each) {
     const block = data.subarray(start, start + numbers);
-    CODINGS[dtype].write(words.subarray(at, at + each), floats.subarray(at, at + 1), block);
+    CODINGS[kind].write(words.subarray(at, at + each), floats.subarray(at, at + 1), block);
   }
   return words;
 }
 
 /** The numbers that the kernels read. */
 export function unpack(dtype: PackedDType, words: Int32Array, count: number): Float32Array<ArrayBuffer> {
-  if (dtype === 'f16') return f16ToF32(new Uint16Array(words.buffer, words.byteOffset, count));
+  const { kind, numbers, words: each } = BLOCKS[dtype];
+  if (kind === 'f16') return f16ToF32(new Uint16Array(words.buffer, words.byteOffset, count));
   const floats = new Float32Array(words.buffer, words.byteOffset, words.length);
-  const { numbers, words: each } = BLOCKS[dtype];
   const data = new Float32Array(count);
   for (let start = 0, at = 0; start < count; start += numbers, at += each) {
     const [block, first] = [words.subarray(at, at + each), floats.subarray(at, at + 1)];
     const end = Math.min(start + numbers, count);
-    for (let i = start; i < end; i++) data[i] = CODINGS[dtype].read(block, first, i - start);
+    for (let i = start; i < end; i++) data[i] = CODINGS[kind].read(block, first, i - start);
   }
   return data;
 }

@@ -13,7 +13,7 @@ import type { RecipeInput } from '../recipe/schema.ts';
 import { DiskFull } from '../store/faults.ts';
 import type { LocalFiles } from './host.ts';
 import { fewRows, memoryHost, testRun, type MemoryHost, type TestRun } from './testing.ts';
-import type { PackedDType } from '../engine/graph/packing.ts';
+import { packedAs } from '../engine/graph/packing.ts';
 import type { JobEvent, Report } from './protocol.ts';
 
 const STEPS = 6;
@@ -351,12 +351,24 @@ describe('a run with new tokens and DoRA', () => {
 });
 
 describe('a run whose frozen weights are held packed', () => {
-  it.each(['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const)(
-    'as %s: takes less memory, trains, and exports what it measured',
-    async (dtype) => {
-      const asked = (dtype: 'f32' | PackedDType): RecipeInput => ({
+  it.each([
+    ['f16'],
+    ['int8'],
+    ['uint8'],
+    ['int4'],
+    ['uint4'],
+    ['nf4'],
+    ['int8', 64],
+    ['uint8', 32],
+    ['int4', 64],
+    ['uint4', 64],
+    ['nf4', 32],
+  ] as const)(
+    'as %s, in blocks of %s: takes less memory, trains, and exports what it measured',
+    async (dtype, block_size?: 32 | 64) => {
+      const asked = (held: Pick<RecipeInput['student'], 'dtype' | 'block_size'>): RecipeInput => ({
         ...recipe,
-        student: { model: './arithmetic', compress: { layers: [0, 3] }, dtype },
+        student: { model: './arithmetic', compress: { layers: [0, 3] }, ...held },
         teacher: { kind: 'none' },
         distill: { objective: 'none', alpha: 0 },
         // DoRA reads the frozen weight's norms: it is unpacked for those
@@ -366,7 +378,7 @@ describe('a run whose frozen weights are held packed', () => {
       });
       const host = await memoryHost();
       const reports = [];
-      for (const one of ['f32', dtype] as const) {
+      for (const one of [{}, { dtype, ...(block_size && { block_size }) }]) {
         const run = await testRun(host, asked(one), local);
         const last = (await run.sit()).at(-1)!;
         if (last.kind !== 'done') throw new Error(JSON.stringify(last));
@@ -375,7 +387,11 @@ describe('a run whose frozen weights are held packed', () => {
       const [plain, packed] = reports as [Report, Report];
       const fileOf = ({ export: { files } }: Report) => files.find(({ path }) => path.endsWith('model.onnx'))!;
       // of the frozen matrices' f32 bytes; norms, and with 4 bits the embedding's int8, take a few percent here
-      const saved = 1 - { f16: 2, int8: 1.125, uint8: 1.0625, int4: 0.625, uint4: 0.625, nf4: 0.5625 }[dtype] / 4;
+      const bytes = {
+        ...{ f16: 2, int8: 1.125, uint8: 1.0625, int4: 0.625, uint4: 0.625, nf4: 0.5625 },
+        ...{ int8_64: 1.0625, uint8_32: 1.125, int4_64: 0.5625, uint4_64: 0.5625, nf4_32: 0.625 },
+      };
+      const saved = 1 - bytes[packedAs(dtype, block_size)] / 4;
       const share = (plain.train.planned_bytes - packed.train.planned_bytes) / fileOf(plain).bytes;
       expect(share).toBeGreaterThan(saved - 0.08);
       expect(share).toBeLessThan(saved);

@@ -4,6 +4,7 @@
  */
 import { expect, it } from 'vitest';
 import { nodeGpu } from '../cli/node-gpu.ts';
+import type { PackedDType } from '../engine/graph/packing.ts';
 import { sizeOf } from '../engine/graph/types.ts';
 import { Device } from '../engine/run/device.ts';
 import { noise, testDevice } from '../engine/testing.ts';
@@ -38,7 +39,7 @@ const weights = { name: 'noise', tensors: new Map(), metadata: {}, read: readF32
 const ids = Int32Array.from({ length: 64 }, (_, i) => (i * 37) % 400);
 const sequences = [[5, 399, 17, 230, 8], Array.from({ length: 45 }, (_, i) => (37 * i) % 400)];
 
-async function all(device: Device, held?: ReadonlyMap<string, 'f16' | 'int8'>) {
+async function all(device: Device, held?: ReadonlyMap<string, PackedDType>) {
   const model = { ...options, held };
   const tensors = await loadParameters(device, { weights, parameters, options: model });
   const logits = await sequenceLogits(device, model, tensors, sequences);
@@ -74,6 +75,8 @@ it.each([
   ['f32', 7],
   ['f16', 3],
   ['int8', 2],
+  ['int8_64', 2],
+  ['uint8_32', 2],
 ] as const)(
   'gives the same logits, answers, top-k and draws where the embedding lies in windows, as %s',
   async (dtype, pieces) => {

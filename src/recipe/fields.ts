@@ -151,6 +151,7 @@ function kindOf(core: Any, steps: PipeStep[]): Field['kind'] {
     case 'boolean':
       return 'flag';
     case 'picklist':
+      return typeof (core['options'] as unknown[])[0] === 'number' ? 'integer' : 'choice';
     case 'literal':
       return 'choice';
     case 'array':
@@ -173,7 +174,7 @@ function walk(outer: Any, place: string, teacherKinds: readonly string[] | undef
       required: !optional,
       default: fallback,
       nullable,
-      ...(core.type === 'picklist' ? { options: core['options'] as string[] } : {}),
+      ...(core.type === 'picklist' ? { options: (core['options'] as unknown[]).map(String) } : {}),
       ...(core.type === 'literal' && typeof core['literal'] === 'string' ? { options: [core['literal']] } : {}),
       ...(core.type === 'variant' ? { options: variantKinds(core) } : {}),
       ...(core.type === 'array' ? listOptions(core) : {}),

@@ -116,6 +116,13 @@ function refuseContradictions(recipe: Recipe, file: string): void {
       );
     }
   }
+  if (student.block_size !== undefined && (student.dtype === 'f32' || student.dtype === 'f16')) {
+    refuse(
+      'student.block_size',
+      `is ${student.block_size} though student.dtype is "${student.dtype}", which has no blocks`,
+      'absent, or a student.dtype of "int8", "uint8", "int4", "uint4" or "nf4"',
+    );
+  }
   const compress = student.compress;
   if (
     compress?.layers !== undefined &&

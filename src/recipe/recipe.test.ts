@@ -94,6 +94,19 @@ describe('parseRecipe', () => {
     });
   });
 
+  it('says nothing of blocks where the recipe does not, so that its hash stays, and takes either size of every kind', () => {
+    const { student } = least;
+    expect(parseRecipe({ ...least, student: { ...student, dtype: 'nf4' } }, 'r.json').student).not.toHaveProperty(
+      'block_size',
+    );
+    for (const dtype of ['int8', 'uint8', 'int4', 'uint4', 'nf4'])
+      for (const block_size of [32, 64])
+        expect(parseRecipe({ ...least, student: { ...student, dtype, block_size } }, 'r.json').student).toMatchObject({
+          dtype,
+          block_size,
+        });
+  });
+
   it('takes the recipe of the design, keeps what it says and is its own fixed point', () => {
     const recipe = parseRecipe(shown, 'r.json');
     expect(recipe).toMatchObject(shown);
@@ -183,6 +196,21 @@ describe('parseRecipe', () => {
       'an objective without a teacher',
       { ...least, distill: { objective: 'jsd' } },
       'r.json: distill.objective: is "jsd" without a teacher: "none", or name a teacher',
+    ],
+    [
+      'blocks of weights that lie in none',
+      { ...least, student: { ...least.student, dtype: 'f16', block_size: 64 } },
+      'r.json: student.block_size: is 64 though student.dtype is "f16", which has no blocks: absent, or a student.dtype of "int8", "uint8", "int4", "uint4" or "nf4"',
+    ],
+    [
+      'blocks of weights that are not packed',
+      { ...least, student: { ...least.student, block_size: 32 } },
+      'r.json: student.block_size: is 32 though student.dtype is "f32", which has no blocks: absent, or a student.dtype of "int8", "uint8", "int4", "uint4" or "nf4"',
+    ],
+    [
+      'a block of another size',
+      { ...least, student: { ...least.student, dtype: 'int4', block_size: 128 } },
+      'r.json: student.block_size: is 128: one of 32, 64',
     ],
     [
       'both warm-ups',

@@ -34,7 +34,7 @@ const number = (about: string, limits: Limits) => v.pipe(limited(limits), v.desc
 const integer = (about: string, limits: Limits) => v.pipe(limited(limits), v.integer(), v.description(about));
 const text = (about: string) => v.pipe(v.string(), v.minLength(1), v.description(about));
 const flag = (about: string) => v.pipe(v.boolean(), v.description(about));
-const oneOf = <const T extends readonly string[]>(about: string, options: T) =>
+const oneOf = <const T extends readonly string[] | readonly number[]>(about: string, options: T) =>
   v.pipe(v.picklist(options), v.description(about));
 const listOf = <T extends v.GenericSchema>(about: string, item: T) => v.pipe(v.array(item), v.description(about));
 
@@ -68,6 +68,12 @@ export const student = v.strictObject({
       ['f32', 'f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'],
     ),
     'f32',
+  ),
+  block_size: v.optional(
+    oneOf(
+      'How many frozen weights share a scale in blocks: fewer are more exact, more take fewer bytes. Absent 64 for uint8 and nf4, 32 for int8, int4 and uint4.',
+      [32, 64],
+    ),
   ),
   adapter: v.optional(v.nullable(text('A PEFT adapter folder to go on from; null starts a new one.')), null),
   compress: v.optional(

@@ -56,8 +56,11 @@ describe('a model larger than a binding trains to the same bits', { timeout: 300
     const settings = { ...adapter!.settings, target_modules: ['q_proj', 'lm_head'] };
     await same({ ...rest, options: oneLayer, adapter: { settings, trainable: true } });
   });
-  it.each(['f16', 'int8'] as const)('an adapter beside weights held as %s', async (dtype: PackedDType) => {
-    const held = new Map([['model.embed_tokens.weight', dtype]]);
-    await same({ ...MODELS['an adapter with dropout']!, options: { ...options, held } });
-  });
+  it.each(['f16', 'int8', 'int8_64', 'uint8_32'] as const)(
+    'an adapter beside weights held as %s',
+    async (dtype: PackedDType) => {
+      const held = new Map([['model.embed_tokens.weight', dtype]]);
+      await same({ ...MODELS['an adapter with dropout']!, options: { ...options, held } });
+    },
+  );
 });

@@ -8,6 +8,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'student.model': 'Model',
   'student.revision': 'Revision',
   'student.dtype': 'Frozen weights as',
+  'student.block_size': 'Weights in a block',
   'student.adapter': 'Go on from adapter',
   'student.compress.num_hidden_layers': 'Layers',
   'student.compress.layers': 'Which layers',
@@ -108,6 +109,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'student.dtype': [
     '冻结权重的精度',
     '训练时冻结的权重怎么存放，uint8 和 uint4 每块带一个零点；被训练的部分总是 f32。',
+  ],
+  'student.block_size': [
+    '每块的权重数',
+    '按块存放时多少个冻结的权重共用一个比例：少则更精确，多则更省字节。留空时 uint8 和 nf4 为 64，int8、int4 和 uint4 为 32。',
   ],
   'student.adapter': ['从适配器接着练', '接着训练的 PEFT 适配器文件夹；留空则从新的开始。'],
   'student.compress.num_hidden_layers': ['层数', '学生保留多少层；“从哪里开始”决定是哪些层。'],

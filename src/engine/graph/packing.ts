@@ -1,16 +1,19 @@
 /**
  * How frozen weights are held in fewer bytes than f32, and read inside the kernels that multiply by them (QLoRA's role:
- * Dettmers et al. 2023, arXiv 2305.14314, §3). Numbers are taken in their flat, row-major order:
+ * Dettmers et al. 2023, arXiv 2305.14314, §3). Numbers are taken in their flat, row-major order: f16 as two halves a word, the
+ * others in blocks of 32 or 64, a word for the block in front of those with its codes q:
  *
- *   f16   two halves a word
- *   int8  blocks of 32: a word with the f32 of largest magnitude m, eight words of four: value = m · q / 127
- *   int4  blocks of 32: a word with the f32 scale d, four words of eight: value = d · (q − 8); d = (entry of largest
- *         magnitude) / −8, as llama.cpp's Q4_0
- *   nf4   blocks of 64: a word with the f32 of largest magnitude m, eight words of eight: value = m · NF4[q]
- *   uint8 blocks of 64: a word with two halves, range r and least l, sixteen words of four: value = l + r · q / 255
- *   uint4 blocks of 32: a word with two halves, step d and least l, four words of eight: value = l + d · q, as llama.cpp's Q4_1
+ *           codes a word   in front                          value
+ *   int8    4              f32 of largest magnitude m        m · q / 127
+ *   uint8   4              two halves, range r and least l   l + r · q / 255
+ *   int4    8              f32 of largest entry / −8, d      d · (q − 8): llama.cpp's Q4_0
+ *   uint4   8              two halves, step d and least l    l + d · q: llama.cpp's Q4_1
+ *   nf4     8              f32 of largest magnitude m        m · NF4[q]
  *
- * The last two have a zero point of their own, −l in steps, which need not be a whole number (HQQ's choice, and Q4_1's): a
+ * A kind's name alone is the dtype in the block that it has where nobody asks for another (32; 64 of uint8 and nf4); in the
+ * other block the dtype says so, as int8_64 does.
+ *
+ * uint8 and uint4 have a zero point of their own, −l in steps, which need not be a whole number (HQQ's choice, and Q4_1's): a
  * block whose numbers lean to one side wastes no codes on the other.
  *
  * Words are u32 and every kind is read by core WGSL: no device feature is needed. A block's scale lies beside its numbers,
@@ -18,17 +21,45 @@
  */
 import { f32 } from '../ops/wgsl.ts';
 
-export type PackedDType = 'f16' | 'int8' | 'uint8' | 'int4' | 'uint4' | 'nf4';
+const BLOCK_SIZES = [32, 64] as const;
+export type BlockSize = (typeof BLOCK_SIZES)[number];
 
-/** Numbers of a block, and the words that hold them. */
-export const BLOCKS: Record<PackedDType, { readonly numbers: number; readonly words: number }> = {
-  f16: { numbers: 2, words: 1 },
-  int8: { numbers: 32, words: 9 },
-  uint8: { numbers: 64, words: 17 },
-  int4: { numbers: 32, words: 5 },
-  uint4: { numbers: 32, words: 5 },
-  nf4: { numbers: 64, words: 9 },
-};
+/** Codes a word, and numbers of a block where nobody asks for another. */
+const KINDS = {
+  int8: { codes: 4, block: 32 },
+  uint8: { codes: 4, block: 64 },
+  int4: { codes: 8, block: 32 },
+  uint4: { codes: 8, block: 32 },
+  nf4: { codes: 8, block: 64 },
+} as const;
+export type BlockKind = keyof typeof KINDS;
+export type PackedKind = 'f16' | BlockKind;
+
+export type PackedDType =
+  'f16' | { [K in BlockKind]: K | `${K}_${Exclude<BlockSize, (typeof KINDS)[K]['block']>}` }[BlockKind];
+
+/** The dtype of a kind in blocks of so many; halves have none. */
+export function packedAs(kind: PackedKind, block?: BlockSize): PackedDType {
+  const own = kind === 'f16' || block === undefined || block === KINDS[kind].block;
+  return own ? kind : (`${kind}_${block}` as PackedDType);
+}
+
+export interface Block {
+  readonly kind: PackedKind;
+  /** Numbers of a block, and the words that hold them. */
+  readonly numbers: number;
+  readonly words: number;
+}
+
+export const BLOCKS = Object.fromEntries<Block>([
+  ['f16', { kind: 'f16', numbers: 2, words: 1 }],
+  ...(Object.keys(KINDS) as BlockKind[]).flatMap((kind) =>
+    BLOCK_SIZES.map((numbers): [PackedDType, Block] => [
+      packedAs(kind, numbers),
+      { kind, numbers, words: 1 + numbers / KINDS[kind].codes },
+    ]),
+  ),
+]) as Readonly<Record<PackedDType, Block>>;
 
 /** Quantiles of a normal distribution, scaled to ±1, zero among them (QLoRA, appendix E). */
 export const NF4: readonly number[] = [
@@ -72,25 +103,26 @@ export function weightReader(name: string, dtype: string, width: 1 | 2 | 4, halv
     return { element: of(halves ? 'f16' : 'f32'), functions: '', one: read, two: read, four: read };
   }
   const call = (count: number) => (at: string) => `${name}_${count}(${at})`;
-  return { element: 'u32', functions: READERS[dtype](name), one: call(1), two: call(2), four: call(4) };
+  const block = BLOCKS[dtype];
+  return { element: 'u32', functions: READERS[block.kind](name, block), one: call(1), two: call(2), four: call(4) };
 }
 
-const READERS: Record<PackedDType, (name: string) => string> = {
+const READERS: Record<PackedKind, (name: string, block: Block) => string> = {
   f16: (name) => `fn ${name}_1(i: u32) -> f32 { return unpack2x16float(${name}[i >> 1u] >> (16u * (i & 1u))).x; }
 fn ${name}_2(i: u32) -> vec2<f32> { return unpack2x16float(${name}[i >> 1u]); }
 fn ${name}_4(i: u32) -> vec4<f32> { return vec4<f32>(${name}_2(i), ${name}_2(i + 2u)); }
 `,
-  int8: (name) => byteReader(name, 'int8', SCALE, (word) => `scale * unpack4x8snorm(${word})`),
-  uint8: (name) => byteReader(name, 'uint8', RAMP, (word) => `ramp.y + ramp.x * unpack4x8unorm(${word})`),
-  int4: (name) => nibbleReader(name, 'int4', SCALE, (q) => `scale * (${q} - 8.0)`),
-  uint4: (name) => nibbleReader(name, 'uint4', RAMP, (q) => `ramp.y + ramp.x * ${q}`),
-  nf4: (name) => `const ${name}_codes = array<f32, 16>(${NF4.map(f32).join(', ')});
+  int8: (name, block) => byteReader(name, block, SCALE, (word) => `scale * unpack4x8snorm(${word})`),
+  uint8: (name, block) => byteReader(name, block, RAMP, (word) => `ramp.y + ramp.x * unpack4x8unorm(${word})`),
+  int4: (name, block) => nibbleReader(name, block, SCALE, (q) => `scale * (${q} - 8.0)`),
+  uint4: (name, block) => nibbleReader(name, block, RAMP, (q) => `ramp.y + ramp.x * ${q}`),
+  nf4: (name, block) => `const ${name}_codes = array<f32, 16>(${NF4.map(f32).join(', ')});
 fn ${name}_code4(q: vec4<f32>) -> vec4<f32> {
   return vec4<f32>(${['x', 'y', 'z', 'w'].map((i) => `${name}_codes[u32(q.${i})]`).join(', ')});
 }
 fn ${name}_code2(q: vec2<f32>) -> vec2<f32> { return vec2<f32>(${name}_codes[u32(q.x)], ${name}_codes[u32(q.y)]); }
 fn ${name}_code1(q: f32) -> f32 { return ${name}_codes[u32(q)]; }
-${nibbleReader(name, 'nf4', SCALE, (q, count) => `scale * ${name}_code${count}(${q})`)}`,
+${nibbleReader(name, block, SCALE, (q, count) => `scale * ${name}_code${count}(${q})`)}`,
 };
 
 /** A quotient by a power of two as a shift: SwiftShader divides by constants lane by lane. */
@@ -103,11 +135,10 @@ const RAMP = (word: string): string => `let ramp = unpack2x16float(${word});`;
 /** Four numbers a word. @param value of the four in a word, as WGSL */
 function byteReader(
   name: string,
-  dtype: PackedDType,
+  { numbers, words }: Block,
   head: (word: string) => string,
   value: (word: string) => string,
 ): string {
-  const { numbers, words } = BLOCKS[dtype];
   const body = (result: (word: string) => string): string => `  let block = ${over('i', numbers)} * ${words}u;
   ${head(`${name}[block]`)}
   return ${result(`${name}[block + 1u + ${over(`(i & ${numbers - 1}u)`, 4)}]`)};`;
@@ -126,11 +157,10 @@ ${body((word) => `(${value(`${word} >> (8u * (i & 3u))`)}).x`)}
 /** Eight numbers a word. @param value of one, two or four codes from 0 to 15, as WGSL */
 function nibbleReader(
   name: string,
-  dtype: PackedDType,
+  { numbers, words }: Block,
   head: (word: string) => string,
   value: (q: string, count: 1 | 2 | 4) => string,
 ): string {
-  const { numbers, words } = BLOCKS[dtype];
   const start = (within: number): string => `  let block = ${over('i', numbers)} * ${words}u;
   ${head(`${name}[block]`)}
   let word = ${name}[block + 1u + ${over(`(i & ${numbers - 1}u)`, 8)}] >> (4u * (i & ${within}u));`;

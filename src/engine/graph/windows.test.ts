@@ -21,6 +21,13 @@ describe('windows of rows', () => {
       { start: 75968, rows: 75968 },
     ]);
     expect(rowWindows({ ...table, dtype: 'int4' }, promised)).toEqual([{ start: 0, rows: 151936 }]);
+    // 77 MB at 0.5625 bytes a number, where a binding holds 43
+    const less = { ...promised, maxStorageBufferBindingSize: 41 * 2 ** 20 };
+    for (const dtype of ['nf4', 'int4_64', 'uint4_64'] as const)
+      expect(rowWindows({ ...table, dtype }, less), dtype).toEqual([
+        { start: 0, rows: 75968 },
+        { start: 75968, rows: 75968 },
+      ]);
     expect(rowWindows({ shape: [2, 100, 896], dtype: 'f32' }, { ...promised, maxBufferSize: 64 * 4 * 896 })).toEqual([
       { start: 0, rows: 64 },
       { start: 64, rows: 64 },

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { EngineError } from '../errors.ts';
 import { Graph } from '../graph/graph.ts';
+import { BLOCKS, type PackedDType } from '../graph/packing.ts';
 import { matmul } from '../ops/index.ts';
 import { plan, type Plan } from '../plan/plan.ts';
 import type { Device } from '../run/device.ts';
@@ -40,6 +41,15 @@ describe('the tuner', () => {
       expect(times.get(key)!.fastest).toBeLessThanOrEqual(times.get(key)!.safe);
     }
     expect(device.liveBytes).toBe(before);
+  });
+
+  it.each(Object.keys(BLOCKS) as PackedDType[])('finds no variant wrong that reads %s', async (dtype) => {
+    const device = await testDevice();
+    const graph = new Graph();
+    graph.output('y', matmul(graph.input('a', [36, 96]), graph.parameter('w', [96, 64], { dtype })));
+    const { fastest, wrong } = await tune(device, [plan(graph, { ...device.limits, subgroupSize: undefined })], 60_000);
+    expect([...fastest.keys()]).toEqual([`matmul NN 36x96x64 ${dtype}`]);
+    expect([...wrong]).toEqual([]);
   });
 
   it('changes what a plan dispatches, and does not measure again what is known', async () => {

@@ -178,7 +178,8 @@ function fill(device: Device, tensor: DeviceTensor): void {
     if (dtype === 'f32') numbers[i] = draw() / 2 ** 31 - 1;
     // two halves between 0.5 and 1; every fourth pair below the normal ones, which a driver may take for zero
     else if (dtype === 'f16') block[i] = (i % 4 === 3 ? 0 : 0x38003800) | (draw() & 0x03ff03ff);
-    else numbers[i] = 0.5 + draw() / 2 ** 33;
+    // from 0.5 to 1 as an f32; as two halves both below 2 and normal, which random bits need not be
+    else block[i] = 0x3f003800 | (draw() & 0x007f03ff);
   }
   for (let start = 0; start < words; start += block.length)
     device.write(tensor, block.subarray(0, Math.min(block.length, words - start)), start);

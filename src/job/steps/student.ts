@@ -56,8 +56,8 @@ export async function openStudent(context: RecipeContext): Promise<Student> {
   const added = await addTokens(cut.folder, recipe.student.add_tokens);
   const { model: grown, added: tokens } = await trimmed(context, growVocabulary(cut, added), added);
   const { model: given, adapter } = await withAdapter(context, grown, tokens);
-  const { dtype } = recipe.student;
-  const model = dtype === 'f32' ? given : heldAs(given, dtype, trainedOf(context, adapter));
+  const { dtype, block_size } = recipe.student;
+  const model = dtype === 'f32' ? given : heldAs(given, dtype, block_size, trainedOf(context, adapter));
   // what has no form as GGUF is said now and not after the training
   if (recipe.export.gguf.length > 0) ggufOf(model);
   const parameters = countParameters(model.parameters);

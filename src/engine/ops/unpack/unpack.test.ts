@@ -7,15 +7,13 @@ import { pack, unpack as numbersOf } from '../../../formats/pack-weights.ts';
 import { gradients } from '../../graph/autodiff.ts';
 import { Graph } from '../../graph/graph.ts';
 import { interpret } from '../../graph/interpret.ts';
-import type { PackedDType } from '../../graph/packing.ts';
+import { BLOCKS, type PackedDType } from '../../graph/packing.ts';
 import { bytesOf, type Value } from '../../graph/types.ts';
 import { plan } from '../../plan/plan.ts';
 import { Arena, Program } from '../../run/program.ts';
 import { expectClose, floats, integers, testDevice, type OpInput } from '../../testing.ts';
 import { embedding, linearLoss, linearSample, linearTopk, matmul, sumSquares } from '../index.ts';
 import { unpack } from './unpack.ts';
-
-const DTYPES = ['f16', 'int8', 'uint8', 'int4', 'uint4', 'nf4'] as const;
 
 async function check(
   dtype: PackedDType,
@@ -50,7 +48,7 @@ async function check(
   device.freeTensor(tensor);
 }
 
-describe.each(DTYPES)('a weight held as %s', (dtype) => {
+describe.each(Object.keys(BLOCKS) as PackedDType[])('a weight held as %s', (dtype) => {
   for (const [M, N, K] of [
     [1, 96, 64],
     [3, 70, 132],
