@@ -118,8 +118,9 @@ describe('packed weights', () => {
     const data = Float32Array.from({ length: 64 }, (_, i) => (i < 32 ? 1 : 1 / 64) * Math.sin(i + 1));
     const worstOfSmall = (dtype: PackedDType): number =>
       Math.max(...unpack(dtype, pack(dtype, data), 64).map((value, i) => (i < 32 ? 0 : Math.abs(value - data[i]!))));
+    // 64 times as coarse but for nf4's codes, which lie closer around zero
     for (const kind of ['int8', 'uint8', 'int4', 'uint4', 'nf4'] as const)
-      expect(worstOfSmall(packedAs(kind, 32)), kind).toBeLessThan(worstOfSmall(packedAs(kind, 64)) / 8);
+      expect(worstOfSmall(packedAs(kind, 32)), kind).toBeLessThan(worstOfSmall(packedAs(kind, 64)) / 4);
   });
 
   it.each(['int8', 'int8_64', 'int4', 'int4_64', 'nf4', 'nf4_32'] as const)(

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { EngineError } from '../errors.ts';
 import { Graph } from '../graph/graph.ts';
-import { BLOCKS, type PackedDType } from '../graph/packing.ts';
 import { matmul } from '../ops/index.ts';
 import { plan, type Plan } from '../plan/plan.ts';
 import type { Device } from '../run/device.ts';
@@ -43,7 +42,8 @@ describe('the tuner', () => {
     expect(device.liveBytes).toBe(before);
   });
 
-  it.each(Object.keys(BLOCKS) as PackedDType[])('finds no variant wrong that reads %s', async (dtype) => {
+  // a block begins with two halves here, which bits of an f32 are only by chance
+  it.each(['uint8', 'uint4'] as const)('finds no variant wrong that reads %s', async (dtype) => {
     const device = await testDevice();
     const graph = new Graph();
     graph.output('y', matmul(graph.input('a', [36, 96]), graph.parameter('w', [96, 64], { dtype })));
