@@ -69,6 +69,8 @@ export interface TrainPlan {
   readonly optimizer_bytes: number;
   readonly activations_bytes: number;
   readonly total_bytes: number;
+  /** The floor under that: weights, optimiser, and what the backward pass must find of the forward pass. */
+  readonly least_bytes: number;
   /** FLOPs of a micro-batch of the largest shape. */
   readonly flops: number;
   readonly trainables: readonly Trainable[];
@@ -119,6 +121,7 @@ export function planTraining(
     optimizer_bytes,
     activations_bytes,
     total_bytes: weights_bytes + optimizer_bytes + activations_bytes,
+    least_bytes: weights_bytes + optimizer_bytes + largest((one) => one.saved),
     flops: largest((one) => one.flops),
   };
 }

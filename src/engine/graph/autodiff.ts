@@ -34,6 +34,7 @@ export function gradients(
   options: { readonly recompute?: boolean; readonly fp16?: boolean } = {},
 ): Map<Value, Value> {
   const nodes = graph.nodes.slice();
+  graph.backwardStart ??= nodes.length;
   const wanted = reachesAny(nodes, wrt);
   const kept = options.fp16 ? new InHalves(graph, nodes) : undefined;
   const computed = options.recompute ? recomputation(graph, kept) : (node: Node) => kept?.node(node) ?? node;
@@ -120,11 +121,13 @@ function recomputation(graph: Graph, kept: InHalves | undefined): (node: Node) =
       return entered.get(value)!;
     };
     const copyOf = (value: Value): Value => copies.get(value.node)?.outputs[value.index] ?? enter(value);
+    const first = graph.nodes.length;
     for (const node of graph.nodes.slice(start, end)) {
       if (node.inputs.length === 0) continue;
-      const [first] = graph.apply(node.op, node.inputs.map(copyOf), node.attributes);
-      copies.set(node, first!.node);
+      const [output] = graph.apply(node.op, node.inputs.map(copyOf), node.attributes);
+      copies.set(node, output!.node);
     }
+    graph.recomputed.push({ start: first, end: graph.nodes.length });
   };
   return (node) => {
     const block = blockOf.get(node);

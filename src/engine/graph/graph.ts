@@ -46,6 +46,10 @@ export class Graph implements GraphLike {
   readonly outputs = new Map<string, Value>();
   /** Runs of nodes that were built as one part of the model (a layer), in order and apart from each other. */
   readonly blocks: Block[] = [];
+  /** Where the backward pass begins, by id of its first node: gradients() adds it behind the forward pass. */
+  backwardStart: number | undefined;
+  /** Blocks that the backward pass computes again (autodiff.ts). */
+  readonly recomputed: Block[] = [];
   private nextValue = 0;
 
   input(name: string, shape: Shape, dtype: DType = 'f32'): Value {

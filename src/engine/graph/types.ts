@@ -92,6 +92,11 @@ export interface OpDefinition<A extends Attributes = Attributes> {
    * tensors that lie in windows (windows.ts) go through the kernel window by window, and it does not know.
    */
   readonly rowwise?: boolean;
+  /**
+   * Each entry of an output is made of the same entry of the inputs of its shape, all read before any is written: it may take
+   * the place of one that nobody reads afterwards (plan.ts).
+   */
+  readonly elementwise?: boolean;
   /** It runs as soon as its inputs exist, wherever in the graph it was added. */
   readonly early?: boolean;
   /** Outputs that the backward pass needs in full, whatever else is held in 16 bits: what exponents are taken from. */

@@ -9,6 +9,7 @@ import type { Graph, Source } from '../graph/graph.ts';
 import {
   bytesOf,
   concrete,
+  sameShape,
   sizeOf,
   wordsOf,
   type Dispatch,
@@ -22,6 +23,7 @@ import { matrixOf, rowWindows, type SizeLimits } from '../graph/windows.ts';
 import { allocate, type Lifetime, type Slot } from './arena.ts';
 import { fuse } from './fuse.ts';
 import { order } from './order.ts';
+import { savedBytes } from './saved.ts';
 
 /** Where a dispatch finds an operand: in the arena, or in a source from its element `start` on. */
 export type Placement =
@@ -48,6 +50,8 @@ export interface Plan {
   readonly flops: number;
   /** The least traffic between memory and processor, bytes. */
   readonly traffic: number;
+  /** Bytes that the backward pass must find of the forward pass (saved.ts). */
+  readonly saved: number;
 }
 
 /** Bytes by purpose. */
@@ -99,10 +103,28 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     });
   };
 
+  const lastRead = new Map<Value, number>();
+  nodes.forEach((node, when) => node.inputs.forEach((value) => lastRead.set(value, when)));
+  for (const value of graph.outputs.values()) lastRead.set(value, nodes.length);
+  const replaced = new Set<Value>();
+  /** Whether `value` can be made where `old` lies: of its type, in the arena, and nobody needs it from this node on. */
+  const canReplace = (old: Value, value: Value, when: number): boolean =>
+    !replaced.has(old) &&
+    lastRead.get(old) === when &&
+    old.type.dtype === value.type.dtype &&
+    sameShape(old.type.shape, value.type.shape) &&
+    placements.get(operandOf(old))?.kind !== 'source';
+
   nodes.forEach((node, when) => {
     for (const [i, value] of node.outputs.entries()) {
       const target = node.op.inPlace?.[i];
       if (target !== undefined) operands.set(value, operandOf(node.inputs[target]!));
+      else if (node.op.elementwise) {
+        const free = node.inputs.find((input) => canReplace(input, value, when));
+        if (!free) continue;
+        replaced.add(free);
+        operands.set(value, operandOf(free));
+      }
     }
     const inputs = node.inputs.map(operandOf);
     const outputs = node.outputs.map(operandOf);
@@ -159,6 +181,7 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     },
     flops,
     traffic,
+    saved: savedBytes(graph, nodes),
   };
 }
 

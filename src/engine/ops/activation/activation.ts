@@ -85,6 +85,7 @@ type ActivationAttributes = { name: ActivationName };
 
 export const activationOp: OpDefinition<ActivationAttributes> = {
   name: 'activation',
+  elementwise: true,
   infer: ([x]) => [x!],
   cost: ([x], _outputs, { name }) => ({ flops: ACTIVATIONS[name].flops * sizeOf(x!.shape), bytes: 2 * bytesOf(x!) }),
   gradient: (node, [g]) => g!.graph.apply(activationGradientOp, [node.inputs[0]!, g!], node.attributes),
@@ -96,6 +97,7 @@ export const activationOp: OpDefinition<ActivationAttributes> = {
 
 export const activationGradientOp: OpDefinition<ActivationAttributes> = {
   name: 'activation-gradient',
+  elementwise: true,
   infer: ([x]) => [x!],
   // a slope takes about half as much again
   cost: ([x], _outputs, { name }) => ({

@@ -10,6 +10,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const addOp: OpDefinition<{ forgotten?: boolean }> = {
   name: 'add',
+  elementwise: true,
   rowwise: true,
 
   infer([a, b]) {

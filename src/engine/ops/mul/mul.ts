@@ -5,6 +5,7 @@ import { flatGrid } from '../wgsl.ts';
 
 export const mulOp: OpDefinition = {
   name: 'mul',
+  elementwise: true,
   rowwise: true,
 
   infer([a, b]) {

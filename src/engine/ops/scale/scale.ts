@@ -9,6 +9,7 @@ import { elementwise, f32 } from '../wgsl.ts';
 
 export const scaleOp: OpDefinition<{ factor: number }> = {
   name: 'scale',
+  elementwise: true,
   rowwise: true,
   infer: ([x]) => [x!],
   cost: ([x]) => ({ flops: sizeOf(x!.shape), bytes: 2 * bytesOf(x!) }),
@@ -21,6 +22,7 @@ export const scaleOp: OpDefinition<{ factor: number }> = {
 
 export const scaleByOp: OpDefinition = {
   name: 'scale-by',
+  elementwise: true,
   rowwise: true,
   infer([x, s]) {
     if (s!.shape.length !== 1 || s!.shape[0] !== 1)
@@ -40,6 +42,7 @@ export const scaleByOp: OpDefinition = {
 
 export const addScaledOp: OpDefinition<{ factor: number }> = {
   name: 'add-scaled',
+  elementwise: true,
   rowwise: true,
   infer([a, b]) {
     if (!sameShape(a!.shape, b!.shape)) throw new RangeError(`addScaled: ${showType(a!)} and ${showType(b!)}`);

@@ -11,6 +11,7 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
 export const siluMulOp: OpDefinition = {
   name: 'silu-mul',
+  elementwise: true,
   infer([gate, up]) {
     if (!sameShape(gate!.shape, up!.shape)) throw new RangeError(`siluMul: ${showType(gate!)} and ${showType(up!)}`);
     return [gate!];
@@ -27,6 +28,7 @@ export const siluMulOp: OpDefinition = {
 
 export const siluMulGradientOp: OpDefinition = {
   name: 'silu-mul-gradient',
+  elementwise: true,
   infer: ([gate, up]) => [gate!, up!],
   cost: ([gate]) => ({ flops: 11 * sizeOf(gate!.shape), bytes: 5 * bytesOf(gate!) }),
   reference([gate, up, g]) {
@@ -53,9 +55,11 @@ export const siluMulGradientOp: OpDefinition = {
         code: `alias value = ${element};\n${SIGMOID}${grid.entry} {
   ${grid.index}
   let x = gate[i];
+  let y = up[i];
+  let from_out = g[i];
   let s = sigmoid(x);
-  up_gradient[i] = g[i] * x * s;
-  gate_gradient[i] = g[i] * up[i] * s * (1.0 + x * (1.0 - s));
+  up_gradient[i] = from_out * x * s;
+  gate_gradient[i] = from_out * y * s * (1.0 + x * (1.0 - s));
 }`,
         workgroups: grid.workgroups,
       },
