@@ -2,7 +2,7 @@
 import path from 'node:path';
 import { InputError } from '../formats/input-error.ts';
 import { runBench } from '../job/bench/bench.ts';
-import { SUITES, type BenchReport, type BenchResult, type Suite } from '../job/bench/protocol.ts';
+import { MAIN_SUITES, SUITES, type BenchReport, type BenchResult, type Suite } from '../job/bench/protocol.ts';
 import { say, type Command, type House, type Values } from './command.ts';
 import { nearestFirst, text } from './flags.ts';
 import { nodeFolder } from './node-files.ts';
@@ -20,7 +20,7 @@ export const command: Command = {
 };
 
 async function run(names: string[], values: Values, house: House): Promise<number> {
-  const suites = names.length > 0 ? [...new Set(names.map(suiteOf))] : SUITES;
+  const suites = names.length > 0 ? [...new Set(names.map(suiteOf))] : MAIN_SUITES;
   const on = text(values, 'on') ?? 'node';
   if (on !== 'node' && on !== 'browser') throw new InputError('command line', '--on', `"${on}"`, 'node or browser');
   const model = text(values, 'model');

@@ -17,14 +17,8 @@ import { rowsOf, type RunData } from './steps/rows.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { refuseTooLarge, refuseTooLargeByConfig } from './steps/too-large.ts';
 import { entriesOf, objectiveOf, shapesOf } from './steps/train-student.ts';
+import { trainingRate } from './training-rate.ts';
 
-/**
- * Float operations a second that training reaches: a share of a matmul's, where that was measured on this device
- * (docs/kernels.md: 0.82 to 0.95 of a step's own matmuls, which are slower than the one that is measured); what SwiftShader
- * on two cores and a laptop's integrated GPU were seen to do, where nothing is known yet.
- */
-const SHARE = 0.7;
-const RATE = { software: 4e9, hardware: 5e11 };
 /** Seconds around the steps: models read, kernels compiled, files written and opened again. */
 const AROUND = { software: 40, hardware: 15 };
 
@@ -63,7 +57,7 @@ export async function expected(
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';
-  const rate = device.flopsPerSecond ? SHARE * device.flopsPerSecond : RATE[kind];
+  const rate = trainingRate(device);
   const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / rate;
   const longest = Math.max(...plan.plans.map(({ shape }) => shape.rows * shape.length));
   const flops_per_token = plan.flops / longest;

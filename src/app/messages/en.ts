@@ -460,6 +460,7 @@ export const en = {
       memory: 'Copying, and writing text word by word',
       cache: 'The cache of a teacher’s logits',
       startup: 'From nothing to the first result',
+      ops: 'Every other kernel, one by one (takes minutes without a GPU)',
     } as Record<string, string>,
     start: 'Measure',
     working: 'Measuring… other work on this machine makes the figures worse.',

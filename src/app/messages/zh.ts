@@ -431,6 +431,7 @@ export const zh: Messages = {
       memory: '复制，以及逐词生成文本',
       cache: '教师 logits 的缓存',
       startup: '从零到第一个结果',
+      ops: '其余每个内核，逐一测量（没有 GPU 时需要几分钟）',
     },
     start: '开始测量',
     working: '正在测量……这台机器上的其他工作会让结果变差。',

@@ -34,6 +34,8 @@ export interface PlannedDispatch {
   readonly dispatch: Dispatch;
   readonly op: string;
   readonly flops: number;
+  /** Its share of its op's least traffic. */
+  readonly bytes: number;
 }
 
 export interface Plan {
@@ -155,7 +157,9 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     if (crowded) throw new RangeError(`'${crowded.label}' binds ${crowded.bindings.length} buffers`);
     for (const dispatch of lowered) refuseUnbindable(name, dispatch, limits);
     const share = shareOf(cost.flops, lowered);
-    for (const dispatch of lowered) dispatches.push({ dispatch, op: node.op.name, flops: dispatch.flops ?? share });
+    const bytes = cost.bytes / lowered.length;
+    for (const dispatch of lowered)
+      dispatches.push({ dispatch, op: node.op.name, flops: dispatch.flops ?? share, bytes });
   });
 
   const outputs = new Map<string, Operand>();

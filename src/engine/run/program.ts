@@ -140,7 +140,7 @@ export class Program {
   }
 
   /**
-   * Where the time goes: dispatch by dispatch, a kernel over the same shapes once. Each runs once, and again as often as
+   * Where the time goes: dispatch by dispatch, an op's kernel over the same shapes once. Each runs once, and again as often as
    * `least_ms` takes, so that the wait for the queue does not count; the better of both is told.
    */
   async profile(values: Readonly<Record<string, HostArray>>, least_ms = 0): Promise<ProfileLine[]> {
@@ -149,7 +149,8 @@ export class Program {
     const lines = new Map<string, ProfileLine>();
     for (const entry of this.ready) {
       const { dispatch, op, flops } = entry.planned;
-      const known = lines.get(dispatch.label);
+      const kind = `${op} ${dispatch.label}`;
+      const known = lines.get(kind);
       if (known) {
         known.count++;
         continue;
@@ -159,7 +160,7 @@ export class Program {
       // a slow kernel is timed twice too: beside a best of several steps, a single sample would read as a slow kernel
       const again = times > 0 ? await this.timed(() => this.submit(Array<Ready>(times).fill(entry))) : Infinity;
       const ms = Math.min(once, again / Math.max(times, 1));
-      lines.set(dispatch.label, { label: dispatch.label, op, flops, ms, count: 1 });
+      lines.set(kind, { label: dispatch.label, op, flops, ms, count: 1 });
     }
     return [...lines.values()];
   }

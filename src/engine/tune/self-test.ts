@@ -145,7 +145,7 @@ function close(got: ArrayLike<number>, wanted: Float64Array): boolean {
   return wanted.every((value, i) => Math.abs(got[i]! - value) <= TOLERANCE * largest);
 }
 
-async function matmulRate(device: Device): Promise<number> {
+export async function matmulRate(device: Device): Promise<number> {
   const size = 512;
   const graph = new Graph();
   graph.output('y', matmul(graph.input('a', [size, size]), graph.input('b', [size, size]), { transB: true }));

@@ -99,7 +99,10 @@ describe('the tuner', () => {
         { name: 'broken', dispatch: broken },
       ],
     };
-    const tampered = { ...planned, dispatches: [{ dispatch: { ...dispatch, choice }, op: 'matmul', flops: 1 }] };
+    const tampered = {
+      ...planned,
+      dispatches: [{ dispatch: { ...dispatch, choice }, op: 'matmul', flops: 1, bytes: 1 }],
+    };
     const { fastest, wrong } = await tune(device, [tampered], 60_000);
     expect([...wrong]).toEqual(['broken']);
     expect(fastest.get('broken')).toBe(safe!.name);

@@ -11,6 +11,7 @@ import { attentionSuite } from './suites/attention.ts';
 import { cacheSuite } from './suites/cache.ts';
 import { matmulSuite } from './suites/matmul.ts';
 import { memorySuite } from './suites/memory.ts';
+import { opsSuite } from './suites/ops.ts';
 import { startupSuite } from './suites/startup.ts';
 import { stepSuite } from './suites/step.ts';
 
@@ -21,6 +22,7 @@ const RUN: Readonly<Record<Suite, (bench: Bench) => Promise<void>>> = {
   memory: memorySuite,
   cache: cacheSuite,
   startup: startupSuite,
+  ops: opsSuite,
 };
 
 /**

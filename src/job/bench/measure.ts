@@ -34,27 +34,65 @@ export function planOf(build: (graph: Graph) => readonly Value[], limits: Device
 }
 
 /** Builds a graph whose every value is an output, fills its inputs with noise and times it. */
-export async function timeGraph(
+export function timeGraph(
   device: Device,
   build: (graph: Graph) => readonly Value[],
 ): Promise<{ ms: number; flops: number }> {
-  const ready = planOf(build, device.limits);
+  return ready(device, build, async (program, inputs) => {
+    const once = await program.time(inputs);
+    const times = Math.ceil(LEAST_MS / once);
+    const ms = Math.min(times === 1 ? once : Infinity, await best(() => program.time(inputs, times)));
+    return { ms, flops: program.plan.flops };
+  });
+}
+
+/** The same op by op: all dispatches of an op together, in the order in which they first run. */
+export function profileGraph(
+  device: Device,
+  build: (graph: Graph) => readonly Value[],
+): Promise<{ op: string; ms: number; flops: number; bytes: number }[]> {
+  return ready(device, build, async (program, inputs) => {
+    const lines = await program.profile(inputs, LEAST_MS);
+    const byOp = new Map<string, { op: string; ms: number; flops: number; bytes: number }>();
+    const of = (op: string): { op: string; ms: number; flops: number; bytes: number } => {
+      if (!byOp.has(op)) byOp.set(op, { op, ms: 0, flops: 0, bytes: 0 });
+      return byOp.get(op)!;
+    };
+    for (const { op, flops, bytes } of program.plan.dispatches) {
+      of(op).flops += flops;
+      of(op).bytes += bytes;
+    }
+    for (const { op, ms, count } of lines) of(op).ms += count * ms;
+    return [...byOp.values()];
+  });
+}
+
+/** A program with inputs of noise and states of zeros, freed once `use` is done. */
+async function ready<Result>(
+  device: Device,
+  build: (graph: Graph) => readonly Value[],
+  use: (program: Program, inputs: Record<string, HostArray>) => Promise<Result>,
+): Promise<Result> {
+  const planned = planOf(build, device.limits);
+  const states = new Map(
+    planned.sources
+      .filter(({ kind }) => kind === 'state')
+      .map(({ name, value }) => [name, device.tensor(value.type)] as const),
+  );
   const arena = new Arena(device);
-  const program = await Program.create(device, ready, new Map(), arena);
+  const program = await Program.create(device, planned, states, arena);
   try {
     const inputs: Record<string, HostArray> = {};
-    for (const { kind, name, value } of ready.sources) {
+    for (const { kind, name, value } of planned.sources) {
       if (kind !== 'input') continue;
       const size = sizeOf(value.type.shape);
       inputs[name] = value.type.dtype === 'i32' ? new Int32Array(size).fill(1) : noise(size);
     }
-    const once = await program.time(inputs);
-    const times = Math.ceil(LEAST_MS / once);
-    const ms = Math.min(times === 1 ? once : Infinity, await best(() => program.time(inputs, times)));
-    return { ms, flops: ready.flops };
+    return await use(program, inputs);
   } finally {
     program.free();
     arena.free();
+    for (const tensor of states.values()) device.freeTensor(tensor);
   }
 }
 

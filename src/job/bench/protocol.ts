@@ -1,7 +1,9 @@
 /** What the bench answers with (docs/design.md, "bench --json"): figures of one run on one device, each beside that device's own bounds. */
 
-export const SUITES = ['matmul', 'attention', 'step', 'memory', 'cache', 'startup'] as const;
+export const SUITES = ['matmul', 'attention', 'step', 'memory', 'cache', 'startup', 'ops'] as const;
 export type Suite = (typeof SUITES)[number];
+/** What is measured unless suites are named: `ops` goes through every kernel there is. */
+export const MAIN_SUITES: readonly Suite[] = SUITES.filter((suite) => suite !== 'ops');
 
 export interface BenchResult {
   readonly suite: Suite;
@@ -13,6 +15,8 @@ export interface BenchResult {
   readonly gbps?: number;
   readonly fraction_of_stream?: number;
   readonly bytes?: number;
+  /** The longer of the operations at the peak and the least traffic at the stream's rate, over what was measured. */
+  readonly fraction_of_floor?: number;
   readonly tokens_per_second?: number;
   readonly bytes_per_token?: number;
   /** ‖g − g*‖ / ‖g*‖ of d loss / d logits from the cache against the whole teacher's. */
@@ -36,6 +40,10 @@ export interface BenchSummary {
   fp16_step_over_f32?: number;
   fp16_activation_bytes_over_f32?: number;
   planned_over_measured_bytes?: number;
+  /** Over weights, optimiser and the activations that the backward pass cannot do without. */
+  planned_over_least_bytes?: number;
+  /** The time that the page foretells for the f32 step, over what it took. */
+  predicted_over_measured_step?: number;
   decode_fraction_of_stream?: number;
   /** Tokens a second of a full training step of a GPT-2 of 4 layers × 128, 8 × 128 tokens. */
   gpt_tokens_per_second?: number;
