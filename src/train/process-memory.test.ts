@@ -1,7 +1,7 @@
 /**
  * The plan's bytes against the memory of the process itself: where the adapter computes on the CPU, its buffers are pages of this
  * process. Read from /proc, so on Linux alone. What else grows is what compiling the kernels leaves in the arenas of malloc, measured
- * between nothing and 60 MB: a model of 860 MB, so that it is not taken for the step's.
+ * between nothing and 60 MB: a step of 1.1 GB, so that it is not taken for the step's.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
@@ -26,7 +26,7 @@ function residentBytes(): number {
 
 const vocab_size = 60_000;
 const model: StepModel = {
-  options: { ...options, vocab_size, hidden_size: 512, num_hidden_layers: 1 },
+  options: { ...options, vocab_size, hidden_size: 512, num_hidden_layers: 1, tie_word_embeddings: false },
   adapter: null,
   trainable: () => true,
 };
@@ -65,7 +65,7 @@ it.runIf(existsSync(STATUS))(
     await trainer.submitStep([batch], []);
     const grown = residentBytes() - resident;
     const { total_bytes } = trainer.trainPlan;
-    expect(total_bytes).toBeGreaterThan(850e6);
+    expect(total_bytes).toBeGreaterThan(1.1e9);
     expect((device.liveBytes - live) / total_bytes).toBeGreaterThan(0.95);
     expect((device.liveBytes - live) / total_bytes).toBeLessThan(1.05);
     expect(grown / total_bytes).toBeGreaterThan(0.9);
