@@ -71,7 +71,7 @@ export const student = v.strictObject({
   ),
   block_size: v.optional(
     oneOf(
-      'How many frozen weights share a scale in blocks: fewer are more exact, more take fewer bytes. Absent 64 for uint8 and nf4, 32 for int8, int4 and uint4.',
+      'How many frozen weights share a scale in blocks: fewer are more exact, more take fewer bytes. Absent: 64 for uint8 and nf4, 32 for int8, int4 and uint4.',
       [32, 64],
     ),
   ),
