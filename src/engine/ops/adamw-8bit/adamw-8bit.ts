@@ -59,7 +59,7 @@ export const adamw8bitOp: OpDefinition<{ decay: boolean }> = {
       number,
     ];
     const clip = clipFactor(maxNorm, normSquared!.data[0]!);
-    const maps = [codes!.data.subarray(0, 256), codes!.data.subarray(256)] as const;
+    const maps = [codes!.data.subarray(0, 256), codes!.data.subarray(256, 512)] as const;
     const next = parameter!.data.slice();
     const words = [new Float64Array(m!.data.length), new Float64Array(v!.data.length)] as const;
     const largest = absmax!.data.slice();
@@ -124,11 +124,11 @@ export const adamw8bitOp: OpDefinition<{ decay: boolean }> = {
           { name: 'codes', operand: codes!, access: 'read' },
         ],
         code: `${MAX_OF_64_THREADS}
-/** The nearest code of the map that starts at 'base', by bisection. */
+/** The nearest code of the map that starts at 'base', by bisection of the middles between its codes. */
 fn nearest(base: u32, x: f32) -> u32 {
   var low = 0u;
   for (var step = 128u; step > 0u; step /= 2u) {
-    if (x > 0.5 * (codes[base + low + step - 1u] + codes[base + low + step])) { low += step; }
+    if (x > codes[512u + base + low + step - 1u]) { low += step; }
   }
   return low;
 }
@@ -208,6 +208,6 @@ export function adamw8bit(
   attributes: { decay: boolean },
 ): readonly Value[] {
   const { graph } = parameter;
-  const codes = graph.constant('adamw-8bit.codes', [512], CODES);
+  const codes = graph.constant('adamw-8bit.codes', [CODES.length], CODES);
   return graph.apply(adamw8bitOp, [parameter, ...states, grad, hyper, normSquared, codes], attributes);
 }

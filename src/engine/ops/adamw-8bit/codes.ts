@@ -16,5 +16,11 @@ export function dynamicMap(signed: boolean): Float32Array {
   return Float32Array.from(codes).sort();
 }
 
-/** Both maps, the signed one first: what the kernel looks up. */
-export const CODES = Float32Array.of(...dynamicMap(true), ...dynamicMap(false));
+/** Half-way between each code and the next, where rounding turns from one to the other; as many as codes. */
+const middles = (codes: Float32Array): Float32Array =>
+  codes.map((code, i) => Math.fround(code + (codes[i + 1] ?? code)) / 2);
+
+const MAPS = [dynamicMap(true), dynamicMap(false)] as const;
+
+/** What the kernel looks up: both maps, the signed one first, and the middles of each. */
+export const CODES = Float32Array.of(...MAPS.flatMap((map) => [...map]), ...MAPS.flatMap((map) => [...middles(map)]));
