@@ -16,6 +16,21 @@ export interface HeldOutRow {
 /** Of which token the logits at a place are: a decoder's of the next, an encoder's of that which is masked there. */
 export const AHEAD = { decoder: 1, encoder: 0 } as const;
 
+/** Rows that files are measured on, and tokens of each at most: a second or two of a small model without a GPU. */
+const MOST = { rows: 4, tokens: 48 };
+
+/** The first rows that have something to guess, short enough to be measured again with every file. */
+export function heldOutRows(
+  rows: readonly { readonly input_ids: ArrayLike<number>; readonly labels: ArrayLike<number> }[],
+  ahead: 0 | 1,
+): HeldOutRow[] {
+  const cut = (values: ArrayLike<number>): number[] => Array.from(values).slice(0, MOST.tokens);
+  return rows
+    .map(({ input_ids, labels }) => ({ input_ids: cut(input_ids), labels: cut(labels) }))
+    .filter(({ labels }) => labels.some((label, at) => at >= ahead && label !== -100))
+    .slice(0, MOST.rows);
+}
+
 /**
  * Mean −log p of the counted tokens, in nats.
  * @param logits f32 [tokens, vocabulary] of each row
@@ -42,4 +57,18 @@ export function heldOutLoss(
     }
   });
   return sum / count;
+}
+
+/**
+ * The same of a model, asked row by row: all of them at once may be more than a device binds.
+ * @param answer logits f32 [tokens, vocabulary] of a row
+ */
+export async function lossBy(
+  rows: readonly HeldOutRow[],
+  ahead: 0 | 1,
+  answer: (input_ids: readonly number[]) => Promise<Float32Array>,
+): Promise<number> {
+  const logits: Float32Array[] = [];
+  for (const { input_ids } of rows) logits.push(await answer(input_ids));
+  return heldOutLoss(rows, logits, ahead);
 }

@@ -16,7 +16,7 @@ import type { OnnxDtype } from '../../export/onnx/precision/precision.ts';
 import { exportFile } from '../../formats/logit-cache-file.ts';
 import type { LogitCache } from '../../formats/logit-cache.ts';
 import { writeAdapter, type AdapterTensor } from '../../formats/peft.ts';
-import { AHEAD, heldOutLoss, type HeldOut, type HeldOutRow } from '../../export/verify/held-out.ts';
+import { AHEAD, heldOutRows, lossBy, type HeldOut } from '../../export/verify/held-out.ts';
 import type { ReferenceSequence } from '../../export/verify/verify.ts';
 import { isEncoder, type ModelOptions } from '../../models/architectures/index.ts';
 import { encodedSequences } from '../../models/encoder-outputs.ts';
@@ -34,8 +34,6 @@ import type { Student } from './student.ts';
 const CACHE = 'teacher.cache';
 /** Tokens of the sequences that files are compared on. */
 const COMPARED = [24, 13];
-/** Rows that files are measured on, and tokens of each at most: a second or two of a small model without a GPU. */
-const HELD_OUT = { rows: 4, tokens: 48 };
 
 /**
  * Reads, of the student's folder, what the export copies from it beside the weights: when the training ends its source may
@@ -151,15 +149,10 @@ async function engineLogits(
     const sequences = sequencesOf(data);
     const reference = await answers(device, options, on, sequences);
     const ahead = isEncoder(options) ? AHEAD.encoder : AHEAD.decoder;
-    const rows = heldOutRows(data, ahead);
+    const rows = heldOutRows(data.prepared.eval, ahead);
     if (rows.length === 0) return { reference };
-    const ids = rows.map(({ input_ids }) => input_ids);
-    // row by row: all of them at once may be more than the device binds
-    const lossOf = async (by: ModelOptions, on: Pick<DeviceModel, 'tensors' | 'adapter'>): Promise<number> => {
-      const logits: Float32Array[] = [];
-      for (const row of ids) logits.push((await answers(device, by, on, [row]))[0]!.logits);
-      return heldOutLoss(rows, logits, ahead);
-    };
+    const lossOf = (by: ModelOptions, on: Pick<DeviceModel, 'tensors' | 'adapter'>): Promise<number> =>
+      lossBy(rows, ahead, async (row) => (await answers(device, by, on, [row]))[0]!.logits);
     const loss = await lossOf(options, on);
     const lossWith: HeldOut['lossWith'] = async (readF32) => {
       const { parameters, weights } = student.model;
@@ -185,14 +178,6 @@ function answers(
   return isEncoder(options)
     ? encodedSequences(device, options, tensors, sequences, adapter)
     : sequenceLogits(device, options, tensors, sequences, adapter);
-}
-
-function heldOutRows({ prepared }: RunData, ahead: 0 | 1): HeldOutRow[] {
-  const cut = (values: ArrayLike<number>): number[] => Array.from(values).slice(0, HELD_OUT.tokens);
-  return prepared.eval
-    .map(({ input_ids, labels }) => ({ input_ids: cut(input_ids), labels: cut(labels) }))
-    .filter(({ labels }) => labels.some((label, at) => at >= ahead && label !== -100))
-    .slice(0, HELD_OUT.rows);
 }
 
 /** What was trained, as PEFT names it. */
