@@ -280,7 +280,8 @@ describe('every variant of a matmul gives float64’s numbers, and the same bits
       it(`${form.name} ${named(layouts[i % 2]!)} 36x64x128 ${dtype}`, { timeout: 300_000 }, () =>
         check(form, dtype, layouts[i % 2]!, [36, 128, 64]),
       );
-  for (const dtype of Object.keys(BLOCKS) as PackedDType[])
+  // a longer sum, of each kind in one of its blocks
+  for (const dtype of [...new Set(Object.values(BLOCKS).map(({ kind }) => kind))])
     for (const [i, form] of [PLAIN, ONTO].entries())
       it(`${form.name} ${named(layouts[i]!)} 20x576x64 ${dtype}`, { timeout: 300_000 }, () =>
         check(form, dtype, layouts[i]!, [20, 64, 576]),
