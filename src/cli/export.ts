@@ -74,9 +74,9 @@ async function run([modelFolder]: string[], values: Values): Promise<number> {
     model = both.model;
     adapters.push({ name, adapter: both.adapter });
   }
-  const device = await Device.create(await nodeGpu());
   const data = text(values, 'data');
   const rows = data === undefined ? [] : await rowsOf(model, data);
+  const device = await Device.create(await nodeGpu());
   const engine = await engineAnswers(device, model, adapters, rows, dtypes.length > 0);
 
   // Beside the folder, and renamed when it is whole.
