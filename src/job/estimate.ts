@@ -109,9 +109,9 @@ function cacheBytes({ train, eval: evaluated, masked }: PreparedData, { distill 
   return 4 * positions * (1 + 2 * distill.k + temperatures);
 }
 
-/** Two checkpoints of weights and the optimiser's states (as large as gradients and states), and the result. */
-const checkpointBytes = (student: Student, { optimizer_bytes }: TrainPlan): number =>
-  2 * optimizer_bytes + 4 * student.trainable;
+/** Two checkpoints of weights and the optimiser's states, and the result. */
+const checkpointBytes = (student: Student, { optimizer_bytes, gradients_bytes }: TrainPlan): number =>
+  2 * (optimizer_bytes - gradients_bytes) + 3 * 4 * student.trainable;
 
 function exportBytes(student: Student, recipe: Recipe): number {
   const bytesEach: Record<string, number> = { fp32: 4, fp16: 2, q8: 1.1, q4: 0.6, q4f16: 0.6 };

@@ -183,12 +183,16 @@ describe('a run', () => {
     await expectSame(run);
   }, 1_200_000);
 
-  it('goes on in the same way with activations in 16 bits, a lost device included', async () => {
-    const fp16: RecipeInput = { ...recipe, training: { ...recipe.training, fp16: true } };
-    const calm = await testRun(host, fp16, local);
-    expect((await calm.sit()).at(-1)!.kind).toBe('done');
+  it.each<[string, Partial<RecipeInput['training']>]>([
+    ['activations in 16 bits', { fp16: true }],
+    ['updates in the backward pass, after a norm', { optimizer_in_bwd: true, max_grad_norm: 0.01 }],
+  ])('goes on in the same way with %s, a lost device included', async (_, training) => {
+    const other: RecipeInput = { ...recipe, training: { ...recipe.training, ...training } };
+    const calm = await testRun(host, other, local);
+    const done = (await calm.sit()).at(-1)!;
+    expect(done.kind === 'done' && done.report.train.optimizer_in_bwd).toBe(training?.optimizer_in_bwd);
     expect(await adapterOf(calm)).not.toBe(whole.adapter);
-    const run = await testRun(host, fp16, local);
+    const run = await testRun(host, other, local);
     let lost = false;
     await run.sit((event) => {
       if (event.kind !== 'checkpoint' || event.step !== 4 || lost) return;

@@ -157,6 +157,8 @@ export interface Report {
     eval_loss_after?: number;
     /** Whether layers were computed again in the backward pass: what the recipe says, or what the plan chose. */
     gradient_checkpointing?: boolean;
+    /** Whether weights were updated in the backward pass, and no gradient kept. */
+    optimizer_in_bwd?: boolean;
     planned_bytes: number;
     measured_bytes: number;
     seconds: number;

@@ -54,7 +54,7 @@ ${
 <h2>Teacher</h2>
 <p>${teacherWords(teacher)}</p>
 <h2>Memory</h2>
-<p>${bytes(train.planned_bytes)} planned, ${bytes(train.measured_bytes)} measured on the GPU.${train.gradient_checkpointing ? ' Layers were computed again in the backward pass (gradient_checkpointing).' : ''}</p>
+<p>${bytes(train.planned_bytes)} planned, ${bytes(train.measured_bytes)} measured on the GPU.${train.gradient_checkpointing ? ' Layers were computed again in the backward pass (gradient_checkpointing).' : ''}${train.optimizer_in_bwd ? ' Weights were updated in the backward pass (optimizer_in_bwd).' : ''}</p>
 <h2>Files</h2>
 ${
   files.length > 0

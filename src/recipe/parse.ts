@@ -116,6 +116,13 @@ function refuseContradictions(recipe: Recipe, file: string): void {
       );
     }
   }
+  if (training.optimizer_in_bwd && training.gradient_accumulation_steps > 1) {
+    refuse(
+      'training.optimizer_in_bwd',
+      `is true though gradient_accumulation_steps is ${training.gradient_accumulation_steps}: a sum over batches has to be kept`,
+      'false, or gradient_accumulation_steps of 1',
+    );
+  }
   if (student.block_size !== undefined && (student.dtype === 'f32' || student.dtype === 'f16')) {
     refuse(
       'student.block_size',

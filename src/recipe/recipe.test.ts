@@ -107,6 +107,15 @@ describe('parseRecipe', () => {
         });
   });
 
+  it('refuses to update in the backward pass what is summed over batches', () => {
+    const training = { optimizer_in_bwd: true, gradient_accumulation_steps: 1 };
+    expect(parseRecipe({ ...least, training }, 'r.json').training).toMatchObject(training);
+    expect(parseRecipe(least, 'r.json').training).not.toHaveProperty('optimizer_in_bwd');
+    expect(() =>
+      parseRecipe({ ...least, training: { ...training, gradient_accumulation_steps: 2 } }, 'r.json'),
+    ).toThrow('training.optimizer_in_bwd: is true though gradient_accumulation_steps is 2');
+  });
+
   it('takes the recipe of the design, keeps what it says and is its own fixed point', () => {
     const recipe = parseRecipe(shown, 'r.json');
     expect(recipe).toMatchObject(shown);

@@ -21,7 +21,8 @@ export interface Shard {
   readonly shape: Shape;
   readonly tensors: readonly Trainable[];
   readonly parameter: DeviceTensor;
-  readonly gradient: DeviceTensor;
+  /** Where gradients are summed; undefined where none outlives its update. */
+  readonly gradient?: DeviceTensor;
   /** What the optimiser keeps, of all units of the shard one behind the other; words where they are not all f32. */
   readonly states: ReadonlyMap<string, DeviceTensor>;
 }
@@ -35,30 +36,46 @@ export class FlatParameters {
   /** Windows of the shards by name. */
   readonly parameters = new Map<string, DeviceTensor>();
   readonly gradients = new Map<string, DeviceTensor>();
-  /** Windows of what the optimiser keeps, `{state}.{unit}`. */
+  /** Windows of what the optimiser keeps, `{state}.{unit}` and `{state}.{tensor}`. */
   readonly states = new Map<string, DeviceTensor>();
+  /** f32 [1], where gradients are not summed: their squared norm, on its way to the updates. */
+  readonly norm_squared?: DeviceTensor;
 
   private constructor(
     private readonly device: Device,
     readonly trainables: readonly Trainable[],
     optim: Optim,
+    accumulates: boolean,
   ) {
     this.shards = layOut(trainables, device.limits).map(({ decay, shape, entries }, i) => {
       const make = (): DeviceTensor => device.tensor({ shape, dtype: 'f32' });
       const tensors = entries.map(({ trainable }) => trainable);
-      const states = this.makeStates(i, optim, unitsOf(optim, i, { shape, tensors }));
-      const shard: Shard = { decay, shape, tensors, parameter: make(), gradient: make(), states };
+      const units = unitsOf(optim, i, { shape, tensors });
+      const states = this.makeStates(i, optim, units);
+      const shard: Shard = { decay, shape, tensors, parameter: make(), states, ...(accumulates && { gradient: make() }) };
       for (const { trainable, offset } of entries) {
+        const { name } = trainable;
         const type = { shape: trainable.shape, dtype: 'f32' as const };
-        this.parameters.set(trainable.name, tensorWithin(shard.parameter, type, offset));
-        this.gradients.set(trainable.name, tensorWithin(shard.gradient, type, offset));
+        this.parameters.set(name, tensorWithin(shard.parameter, type, offset));
+        if (shard.gradient) this.gradients.set(name, tensorWithin(shard.gradient, type, offset));
+        // what is kept of a whole shard has its shape: a tensor's part lies where the tensor does
+        if (units[0]!.name === String(i))
+          for (const [state, whole] of states)
+            this.states.set(`${state}.${name}`, tensorWithin(whole, type, offset));
       }
       return shard;
     });
+    if (!accumulates) this.norm_squared = device.tensor({ shape: [1], dtype: 'f32' });
   }
 
-  static async create(device: Device, trainables: readonly Trainable[], optim: Optim): Promise<FlatParameters> {
-    return device.guarded(() => new FlatParameters(device, trainables, optim));
+  /** @param options.accumulates gradients are summed before they are used */
+  static async create(
+    device: Device,
+    trainables: readonly Trainable[],
+    optim: Optim,
+    options: { readonly accumulates: boolean } = { accumulates: true },
+  ): Promise<FlatParameters> {
+    return device.guarded(() => new FlatParameters(device, trainables, optim, options.accumulates));
   }
 
   private makeStates(shard: number, optim: Optim, units: readonly Unit[]): Map<string, DeviceTensor> {
@@ -93,8 +110,10 @@ export class FlatParameters {
 
   free(): void {
     for (const { parameter, gradient, states } of this.shards) {
-      for (const tensor of [parameter, gradient, ...states.values()]) this.device.freeTensor(tensor);
+      for (const tensor of [parameter, ...states.values()]) this.device.freeTensor(tensor);
+      if (gradient) this.device.freeTensor(gradient);
     }
+    if (this.norm_squared) this.device.freeTensor(this.norm_squared);
   }
 }
 

@@ -27,7 +27,7 @@ async function trained(optim: Optim): Promise<{ flat: FlatParameters; moved: Map
   const tensors = new Map<string, DeviceTensor>(flat.states);
   flat.shards.forEach(({ parameter, gradient }, i) => {
     tensors.set(`parameter.${i}`, parameter);
-    tensors.set(`gradient.${i}`, gradient);
+    tensors.set(`gradient.${i}`, gradient!);
   });
   TRAINABLES.forEach(({ name }, i) => {
     const [parameter, gradient] = [flat.parameters.get(name)!, flat.gradients.get(name)!];

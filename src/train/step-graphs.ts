@@ -1,13 +1,14 @@
 /**
  * The graphs of training, each for one batch shape [B, T]:
- *   training step   forward, objective, backward, gradients folded into their accumulators
+ *   training step   forward, objective, backward, and what becomes of the gradients: folded into their accumulators or, with
+ *                   the optimiser in the backward pass, their norm taken or the weights updated, each gone when it was used
  *   evaluation      forward and objective
  *   update          global norm, clipping, the optimiser (one graph for all shapes)
  */
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { TensorType, Value } from '../engine/graph/types.ts';
-import { accumulate, add, linearLoss, matmul, sumSquares } from '../engine/ops/index.ts';
+import { accumulate, add, linearLoss, matmul, mul, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
 import type { ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderAdapter } from '../models/decoder.ts';
@@ -55,20 +56,34 @@ export interface BatchShape {
 export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
+ * What a training step does with the gradients. `accumulate` is for any optimiser step. The others hold no gradient longer than
+ * until it was used (LOMO: Lv et al. 2023, "Full parameter fine-tuning for large language models with limited resources", arXiv
+ * 2306.09782, §3; torchtune's `optimizer_in_bwd`), for a step of one micro-batch: where the update needs to know the norm of
+ * all gradients beforehand, a step that takes the `norm` goes before.
+ */
+export type GradientUse =
+  | 'accumulate'
+  | 'norm'
+  | { readonly optim: Optim; /** A step that took the norm went before. */ readonly normed: boolean };
+
+/**
  * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
  * optimiser step, times the loss's scale); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
- * factors f32 [2] (0 for the first micro-batch of a step, else 1; 1 / the loss's scale); teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
+ * factors f32 [2] (0 for the first micro-batch of a step, else 1; 1 / the loss's scale) where gradients are accumulated, and
+ * where they are not take f32 [] (1 / the loss's scale) with fp16, hyper f32 [8] of `hyperOf` for an update; teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher, teacher_weights f32 [B, T, k] where its entries were drawn.
  * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
  * With `gradient_checkpointing` the backward pass computes each layer again from its input: the same bits in less memory.
  * With `fp16` activations wait for the backward pass in 16 bits.
- * States: `gradient.{name}` of everything trained.
+ * States: `gradient.{name}` of everything trained; or `norm_squared` f32 [1], before clipping, and what the optimiser keeps,
+ * `{state}.{name}`. Also an output is norm_squared where the step has it to tell.
  */
 export function trainingStep(
   model: StepModel,
   objective: Objective,
   shape: BatchShape,
   { gradient_checkpointing = false, fp16 = false }: { gradient_checkpointing?: boolean; fp16?: boolean } = {},
+  use: GradientUse = 'accumulate',
 ): { graph: Graph; trainables: Trainable[] } {
   const graph = new Graph();
   const { loss } = forward(graph, model, objective, shape, true);
@@ -80,15 +95,40 @@ export function trainingStep(
     trained.map((parameter) => parameter.value),
     { recompute: gradient_checkpointing, fp16 },
   );
-  const factors = graph.input('factors', [2]);
-  for (const { name, value } of trained) {
+  const trainables = trained.map(({ name, value }) => ({ name, shape: value.type.shape, decay: decays(name) }));
+  const gradientsOf = trained.flatMap(({ name, value }, i) => {
     const gradient = found.get(value);
-    if (gradient) accumulate(graph.state(`gradient.${name}`, value.type.shape), gradient, factors);
+    return gradient ? [{ name, parameter: value, gradient, unit: trainables[i]! }] : [];
+  });
+  if (use === 'accumulate') {
+    const factors = graph.input('factors', [2]);
+    for (const { name, gradient } of gradientsOf)
+      accumulate(graph.state(`gradient.${name}`, gradient.type.shape), gradient, factors);
+  } else {
+    const take = fp16 ? graph.input('take', []) : undefined;
+    const scaled = gradientsOf.map((one) => ({ ...one, gradient: take ? mul(one.gradient, take) : one.gradient }));
+    useAtOnce(graph, scaled, use);
   }
-  return {
-    graph,
-    trainables: trained.map(({ name, value }) => ({ name, shape: value.type.shape, decay: decays(name) })),
-  };
+  return { graph, trainables };
+}
+
+function useAtOnce(
+  graph: Graph,
+  gradientsOf: readonly { parameter: Value; gradient: Value; unit: Trainable }[],
+  use: Exclude<GradientUse, 'accumulate'>,
+): void {
+  const normed = use !== 'norm' && use.normed;
+  const kept = graph.state('norm_squared', [1]);
+  const norm = normed ? kept : gradientsOf.map(({ gradient }) => sumSquares(gradient)).reduce((a, b) => add(a, b));
+  if (!normed) graph.output('norm_squared', norm);
+  if (use === 'norm') return void accumulate(kept, norm, graph.constant('take all', [2], Float32Array.of(0, 1)));
+  const hyper = graph.input('hyper', [8]);
+  for (const { parameter, gradient, unit } of gradientsOf) {
+    const of = (name: string, { shape, dtype }: TensorType): Value =>
+      name === 'parameter' ? parameter : graph.state(`${name}.${unit.name}`, shape, dtype);
+    // without clipping nobody reads the norm that an update is given, and waiting for it would hold every gradient
+    update(use.optim, unit, of, gradient, hyper, kept, { decay: unit.decay });
+  }
 }
 
 const ONE = Float32Array.of(1);

@@ -53,6 +53,9 @@ interface Choices extends Partial<OptimizerSettings> {
   /** Of a batch. */
   readonly rows?: number;
   readonly fp16?: boolean;
+  readonly optimizer_in_bwd?: boolean;
+  /** Two, so that gradients are added up as well, where nothing else is said. */
+  readonly microBatches?: number;
   /** How much larger the weights of norms are. */
   readonly gain?: number;
 }
@@ -61,7 +64,7 @@ interface Choices extends Partial<OptimizerSettings> {
 export async function trainerOf(
   model: StepModel,
   gradient_checkpointing: GradientCheckpointing,
-  { on, steps = 3, rows = shape.rows, fp16, gain = 1, ...optimizer }: Choices = {},
+  { on, steps = 3, rows = shape.rows, fp16, optimizer_in_bwd, gain = 1, ...optimizer }: Choices = {},
 ): Promise<{ trainer: Trainer; batch: MicroBatch }> {
   const device = on ?? (await testDevice());
   const { options } = model;
@@ -84,6 +87,7 @@ export async function trainerOf(
       evalShapes: [],
       gradient_checkpointing,
       fp16,
+      optimizer_in_bwd,
     },
     async (place) => {
       const tensors = new Map();
@@ -115,8 +119,8 @@ export async function train(
   const { trainer, batch } = await trainerOf(model, gradient_checkpointing, { ...choices, on: device });
   const measured = device.liveBytes - before;
   const losses = [];
-  // two micro-batches a step, so that gradients are added up as well
-  for (let step = 0; step < (choices.steps ?? 3); step++) losses.push(await trainer.submitStep([batch, batch], []));
+  const batches = Array.from({ length: choices.microBatches ?? 2 }, () => batch);
+  for (let step = 0; step < (choices.steps ?? 3); step++) losses.push(await trainer.submitStep(batches, []));
   const weights = await trainer.trained();
   const { trainPlan } = trainer;
   trainer.free();

@@ -14,10 +14,18 @@ import { isEncoder } from '../models/architectures/index.ts';
 import { prepare, type MicroBatch, type PreparedBatch, type TeacherBatch } from './batch.ts';
 import { Evaluator, inputsOf, keyOf, sumsOf, type EvalResult } from './evaluator.ts';
 import { FlatParameters, type Trainable } from './flat-parameters.ts';
-import { hyperOf, stateBytes, type Optim, type OptimizerSettings } from './optimizers.ts';
+import { hyperOf, stateBytes, type OptimizerSettings } from './optimizers.ts';
 import { LossScaler } from './loss-scaler.ts';
 import { learningRate, type Schedule } from './schedule.ts';
-import { normStep, trainingStep, updateStep, type BatchShape, type Objective, type StepModel } from './step-graphs.ts';
+import {
+  normStep,
+  trainingStep,
+  updateStep,
+  type BatchShape,
+  type GradientUse,
+  type Objective,
+  type StepModel,
+} from './step-graphs.ts';
 
 export interface TrainerSetup {
   readonly device: Device;
@@ -32,6 +40,11 @@ export interface TrainerSetup {
   readonly gradient_checkpointing?: GradientCheckpointing;
   /** Activations wait for the backward pass in 16 bits, and the loss is scaled. */
   readonly fp16?: boolean;
+  /**
+   * Weights are updated in the backward pass, and no gradient outlives its update; for steps of one micro-batch. Where the
+   * update needs all gradients' norm beforehand (clipping, a scaled loss), forward and backward pass run twice.
+   */
+  readonly optimizer_in_bwd?: boolean;
 }
 
 /** Whether layers are computed again in the backward pass; null: where the step would not fit the device otherwise. */
@@ -62,16 +75,25 @@ export interface TrainerState {
   readonly tensors: readonly { readonly name: string; readonly data: Float32Array | Int32Array }[];
 }
 
+interface ShapePlan {
+  readonly shape: BatchShape;
+  readonly plan: Plan;
+  /** What runs before it where the update needs the gradients' norm first. */
+  readonly norm?: Plan;
+}
+
 /** Bytes by purpose and work of a training step, before anything is allocated. */
 export interface TrainPlan {
-  readonly plans: readonly { readonly shape: BatchShape; readonly plan: Plan }[];
+  readonly plans: readonly ShapePlan[];
   readonly weights_bytes: number;
+  /** Gradients, where they outlive the backward pass, and what the optimiser keeps. */
   readonly optimizer_bytes: number;
+  readonly gradients_bytes: number;
   readonly activations_bytes: number;
   readonly total_bytes: number;
   /** The floor under that: weights, optimiser, and what the backward pass must find of the forward pass. */
   readonly least_bytes: number;
-  /** FLOPs of a micro-batch of the largest shape. */
+  /** FLOPs of a micro-batch of the largest shape, both times where it runs twice. */
   readonly flops: number;
   readonly trainables: readonly Trainable[];
   /** Whether the backward pass computes layers again. */
@@ -87,9 +109,9 @@ export function planTraining(
   model: StepModel,
   objective: Objective,
   shapes: readonly BatchShape[],
-  options: Pick<TrainerSetup, 'gradient_checkpointing' | 'fp16'> & { readonly optim?: Optim } = {},
+  options: PlanOptions = {},
 ): TrainPlan {
-  const { optim = 'adamw_torch', gradient_checkpointing = null, fp16 } = options;
+  const { optim = 'adamw_torch', gradient_checkpointing = null, fp16, optimizer_in_bwd = false } = options;
   if (gradient_checkpointing === null) {
     const planned = (gradient_checkpointing: boolean): TrainPlan =>
       planTraining(limits, model, objective, shapes, { ...options, gradient_checkpointing });
@@ -99,32 +121,50 @@ export function planTraining(
   }
   let trainables: readonly Trainable[] = [];
   const plans = shapes.map((shape) => {
-    const step = trainingStep(model, objective, shape, { gradient_checkpointing, fp16 });
-    trainables = step.trainables;
-    return { shape, plan: plan(step.graph, limits) };
+    const planOf = (use: GradientUse): Plan => {
+      const step = trainingStep(model, objective, shape, { gradient_checkpointing, fp16 }, use);
+      trainables = step.trainables;
+      return plan(step.graph, limits);
+    };
+    if (!optimizer_in_bwd) return { shape, plan: planOf('accumulate') };
+    const normed = needsNorm(options);
+    return { shape, plan: planOf({ optim, normed }), ...(normed && { norm: planOf('norm') }) };
   });
   const trained = trainables.reduce(
     (sum, { shape }) => sum + 4 * shape.reduce<number>((a, b) => a * (b as number), 1),
     0,
   );
-  const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...plans.map((one) => pick(one.plan)));
+  const all = plans.flatMap(plansOf);
+  const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...all.map(pick));
   const weights_bytes = largest((one) => one.memory.parameters);
-  const optimizer_bytes = trained + stateBytes(optim, trainables); // the gradient, and what the optimiser keeps
+  const gradients_bytes = optimizer_in_bwd ? 0 : trained;
+  const optimizer_bytes = gradients_bytes + stateBytes(optim, trainables);
   const activations_bytes =
-    largest((one) => one.memory.arena) +
-    plans.reduce((sum, one) => sum + one.plan.memory.inputs + one.plan.memory.outputs, 0);
+    largest((one) => one.memory.arena) + all.reduce((sum, one) => sum + one.memory.inputs + one.memory.outputs, 0);
   return {
     plans,
     trainables,
     gradient_checkpointing,
     weights_bytes,
     optimizer_bytes,
+    gradients_bytes,
     activations_bytes,
     total_bytes: weights_bytes + optimizer_bytes + activations_bytes,
     least_bytes: weights_bytes + optimizer_bytes + largest((one) => one.saved),
-    flops: largest((one) => one.flops),
+    flops: Math.max(0, ...plans.map((one) => plansOf(one).reduce((sum, { flops }) => sum + flops, 0))),
   };
 }
+
+type PlanOptions = Pick<TrainerSetup, 'gradient_checkpointing' | 'fp16' | 'optimizer_in_bwd'> &
+  Partial<Pick<OptimizerSettings, 'optim' | 'max_grad_norm'>>;
+
+/** In the order they run. */
+const plansOf = ({ norm, plan }: ShapePlan): Plan[] => (norm ? [norm, plan] : [plan]);
+
+/** A scaled loss has to know whether its gradients are finite, and clipping how long they are, before anything is updated. */
+const needsNorm = ({ fp16, max_grad_norm = 0 }: PlanOptions): boolean => fp16 === true || max_grad_norm > 0;
+
+const alone = <T>(one: T): T[] => [one];
 
 /** In a checkpoint, beside the tensors on the device. */
 const LOSS_SCALE = 'loss_scale';
@@ -134,9 +174,12 @@ export class Trainer {
   private readonly arena: Arena;
   private readonly training = new Map<string, Program>();
   private evaluation!: Evaluator;
-  private update!: Program;
-  /** With fp16 only: the norm that decides whether there is an update, and the scale. */
+  /** Of accumulated gradients; undefined with the optimiser in the backward pass. */
+  private update: Program | undefined;
+  /** Of accumulated gradients, with fp16 only: the norm that decides whether there is an update, and the scale. */
   private norm: Program | undefined;
+  /** With the optimiser in the backward pass: what runs before it where the norm is needed first. */
+  private readonly norms = new Map<string, Program>();
   private readonly scaler: LossScaler | undefined;
   /** The step before, where the next one's scale and number depend on it. */
   private before: Promise<unknown> = Promise.resolve();
@@ -162,23 +205,27 @@ export class Trainer {
     onProgress?: (done: number, of: number) => void,
   ): Promise<Trainer> {
     const { device, model, objective } = setup;
-    const { optim = 'adamw_torch' } = setup.optimizer;
-    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, { ...setup, optim });
-    const flat = await FlatParameters.create(device, trainPlan.trainables, optim);
+    const { optim = 'adamw_torch', max_grad_norm } = setup.optimizer;
+    const options = { ...setup, optim, max_grad_norm };
+    const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, options);
+    const accumulates = !setup.optimizer_in_bwd;
+    const flat = await FlatParameters.create(device, trainPlan.trainables, optim, { accumulates });
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);
     for (const [name, tensor] of flat.gradients) tensors.set(`gradient.${name}`, tensor);
     for (const [name, tensor] of flat.parameters) tensors.set(`parameter.${name}`, tensor);
     for (const [name, tensor] of flat.states) tensors.set(name, tensor);
     flat.shards.forEach((shard, i) => {
-      for (const part of ['parameter', 'gradient'] as const) tensors.set(`${part}.${i}`, shard[part]);
+      tensors.set(`parameter.${i}`, shard.parameter);
+      if (shard.gradient) tensors.set(`gradient.${i}`, shard.gradient);
     });
+    if (flat.norm_squared) tensors.set('norm_squared', flat.norm_squared);
 
     const trainer = new Trainer(setup, flat, trainPlan, tensors);
-    const updatePlan = plan(updateStep(flat.shards, optim), device.limits);
-    const normPlan = setup.fp16 ? plan(normStep(flat.shards), device.limits) : undefined;
-    for (const one of [...trainPlan.plans.map(({ plan }) => plan), updatePlan, ...(normPlan ? [normPlan] : [])])
-      trainer.arena.reserve(one.arenas);
+    const updatePlan = accumulates ? plan(updateStep(flat.shards, optim), device.limits) : undefined;
+    const normPlan = accumulates && setup.fp16 ? plan(normStep(flat.shards), device.limits) : undefined;
+    for (const one of [...trainPlan.plans.flatMap(plansOf), updatePlan, normPlan])
+      if (one) trainer.arena.reserve(one.arenas);
     // before the others are bound: its needs may make the arena grow
     trainer.evaluation = await Evaluator.create(
       device,
@@ -190,8 +237,11 @@ export class Trainer {
       onProgress,
     );
     const compile = (one: Plan): Promise<Program> => Program.create(device, one, tensors, trainer.arena, onProgress);
-    for (const { shape, plan } of trainPlan.plans) trainer.training.set(keyOf(shape), await compile(plan));
-    trainer.update = await compile(updatePlan);
+    for (const { shape, plan, norm } of trainPlan.plans) {
+      trainer.training.set(keyOf(shape), await compile(plan));
+      if (norm) trainer.norms.set(keyOf(shape), await compile(norm));
+    }
+    if (updatePlan) trainer.update = await compile(updatePlan);
     if (normPlan) trainer.norm = await compile(normPlan);
     return trainer;
   }
@@ -216,9 +266,15 @@ export class Trainer {
     teachers: readonly (TeacherBatch | undefined)[],
     step: number,
   ): Promise<StepResult> {
-    const micro = this.accumulate(prepared, teachers, step, 1);
     const { rate, hyper } = this.settingsOf(step);
-    return this.collect(step + 1, rate, prepared, micro, this.update.run({ hyper }));
+    if (this.update) {
+      const micro = this.accumulate(prepared, teachers, step, 1);
+      return this.collect(step + 1, rate, prepared, micro, this.update.run({ hyper }));
+    }
+    const { inputs, norm, update } = this.inBackward(prepared, teachers, step, 1);
+    const normed = norm?.run(inputs);
+    const updated = update.run({ ...inputs, hyper });
+    return this.collect(step + 1, rate, prepared, updated.then(alone), normed ?? updated);
   }
 
   private async submitScaled(
@@ -229,14 +285,35 @@ export class Trainer {
   ): Promise<StepResult> {
     const { scale } = scaler;
     const { rate, hyper } = this.settingsOf(step - scaler.skipped);
-    const micro = this.accumulate(prepared, teachers, step, scale);
+    const inBackward = this.update ? undefined : this.inBackward(prepared, teachers, step, scale);
+    const micro = inBackward
+      ? inBackward.norm!.run(inBackward.inputs).then(alone)
+      : this.accumulate(prepared, teachers, step, scale);
     micro.catch(() => undefined); // `collect` tells; the norm may fail first
-    const found = await this.norm!.run({});
+    const found = inBackward ? (await micro)[0]! : await this.norm!.run({});
     const finite = Number.isFinite(found.get('norm_squared')![0]!);
     scaler.update(finite);
     if (scaler.exhausted) throw new EngineError('half-overflow', `step ${step + 1}`);
-    const updated = finite ? this.update.run({ hyper }) : Promise.resolve(undefined);
+    const updated = finite
+      ? (inBackward?.update.run({ ...inBackward.inputs, hyper }) ?? this.update!.run({ hyper })).then(() => found)
+      : Promise.resolve(undefined);
     return this.collect(step + 1, rate, prepared, micro, updated, scale);
+  }
+
+  /** The programs of a step with the optimiser in its backward pass, and what both are given. */
+  private inBackward(
+    prepared: readonly PreparedBatch[],
+    teachers: readonly (TeacherBatch | undefined)[],
+    step: number,
+    scale: number,
+  ): { inputs: Record<string, HostArray>; norm: Program | undefined; update: Program } {
+    const [one, ...more] = prepared;
+    if (!one || more.length > 0) throw new RangeError('optimizer_in_bwd takes one micro-batch a step');
+    return {
+      inputs: this.inputsOfStep(one, teachers[0], one.counted, step, 0, scale),
+      norm: this.norms.get(keyOf(one.batch)),
+      update: this.programFor(one.batch),
+    };
   }
 
   /** The gradients of a step's micro-batches, summed on the device. */
@@ -268,11 +345,11 @@ export class Trainer {
     return this.evaluation.evaluate(batches, teacherOf);
   }
 
-  /** Where the time of a micro-batch's step goes. Leaves accumulated gradients behind: for measuring only. */
+  /** Where the time of a micro-batch's step goes. Leaves gradients or changed weights behind: for measuring only. */
   profile(batch: MicroBatch, teacher: TeacherBatch | undefined, least_ms: number): Promise<ProfileLine[]> {
     const one = this.prepare(batch);
     const inputs = this.inputsOfStep(one, teacher, one.counted, 0, 0, this.scaler?.scale ?? 1);
-    return this.programFor(one.batch).profile(inputs, least_ms);
+    return this.programFor(one.batch).profile({ ...inputs, hyper: this.settingsOf(0).hyper }, least_ms);
   }
 
   /** Weights and moments, read back; the GPU has finished all submitted steps by then. */
@@ -314,8 +391,7 @@ export class Trainer {
   }
 
   free(): void {
-    for (const program of [...this.training.values(), this.update]) program.free();
-    this.norm?.free();
+    for (const program of [...this.training.values(), ...this.norms.values(), this.update, this.norm]) program?.free();
     this.evaluation.free();
     this.flat.free();
     this.arena.free();
@@ -343,6 +419,7 @@ export class Trainer {
       ...inputsOf(one, teacher, counted),
       token_scale: Float32Array.of(scale / Math.max(1, counted)),
       factors: Float32Array.of(micro === 0 ? 0 : 1, 1 / scale),
+      take: Float32Array.of(1 / scale),
       seed: Int32Array.of(this.setup.seed, (step * 65536 + micro) | 0),
     };
   }
@@ -352,6 +429,7 @@ export class Trainer {
     rate: number,
     prepared: readonly PreparedBatch[],
     micro: Promise<Map<string, HostArray>[]>,
+    /** With the norm of the gradients; undefined where nothing was updated. */
     updated: Promise<Map<string, HostArray> | undefined>,
     scale = 1,
   ): Promise<StepResult> {

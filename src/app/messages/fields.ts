@@ -87,6 +87,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   'training.load_best_model_at_end': 'Take the best at the end',
   'training.label_smoothing_factor': 'Label smoothing',
   'training.gradient_checkpointing': 'Recompute activations',
+  'training.optimizer_in_bwd': 'Update in the backward pass',
   'evaluate.tasks[].task': 'Task',
   'evaluate.tasks[].source': 'Rows',
   'evaluate.tasks[].limit': 'Only the first',
@@ -212,6 +213,10 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   'training.gradient_checkpointing': [
     '重算激活',
     '反向时重新计算每层内部的激活而不保存：省显存，多约三分之一的计算，结果相同；留空则只在放不进设备时才这样做。',
+  ],
+  'training.optimizer_in_bwd': [
+    '反向时更新',
+    '反向计算中一得到权重的梯度就更新它，不再保留梯度：训练全部权重时，AdamW 省四分之一显存，其他优化器最多省一半。梯度累积须为 1；有裁剪（max_grad_norm 大于 0）或 fp16 时，每步的前向和反向各算两遍。',
   ],
   'evaluate.tasks[].task': ['任务', 'exact_match：最终答案正确的行所占的比例。'],
   'evaluate.tasks[].source': ['题目', '要回答的行：hub 上的名字、相对于配方的路径、bundled:名字，或网址。'],

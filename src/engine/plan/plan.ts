@@ -1,7 +1,7 @@
 /**
  * From a graph to a fixed list of dispatches with every byte placed, before anything runs.
  *
- *   needed nodes ─▶ order ─▶ fuse ─▶ kernels ─▶ lifetimes ─▶ offsets in the arena ─▶ Plan
+ *   needed nodes ─▶ order ─▶ fuse ─▶ hoist ─▶ kernels ─▶ lifetimes ─▶ offsets in the arena ─▶ Plan
  *
  * The plan knows the memory and the work of a replay; the page shows them before the person presses start.
  */
@@ -22,7 +22,7 @@ import {
 import { matrixOf, rowWindows, type SizeLimits } from '../graph/windows.ts';
 import { allocate, type Lifetime, type Slot } from './arena.ts';
 import { fuse } from './fuse.ts';
-import { order } from './order.ts';
+import { hoist, order } from './order.ts';
 import { savedBytes } from './saved.ts';
 
 /** Where a dispatch finds an operand: in the arena, or in a source from its element `start` on. */
@@ -70,7 +70,7 @@ export interface PlannedMemory {
 const MOST_BINDINGS = 8;
 
 export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
-  const nodes = fuse(graph, order(graph));
+  const nodes = hoist(graph, fuse(graph, order(graph)));
   const operands = new Map<Value, Operand>();
   const placements = new Map<Operand, Placement>();
   const lifetimes = new Map<Operand, Lifetime>();

@@ -11,6 +11,7 @@ const STRIDE = GROUPS * THREADS;
 
 export const sumSquaresOp: OpDefinition = {
   name: 'sum-squares',
+  early: true,
   infer: () => [{ shape: [1], dtype: 'f32' }],
   cost: ([x]) => ({ flops: 2 * sizeOf(x!.shape), bytes: bytesOf(x!) }),
   reference: ([x]) => [{ shape: [1], data: Float64Array.of(x!.data.reduce((sum, value) => sum + value * value, 0)) }],
