@@ -94,6 +94,7 @@ describe('Batches', () => {
         (lengths, shuffle, packing, size) => {
           const rows = rowsOf(lengths);
           const batches = new Batches(rows, settings({ shuffle, packing, batch_size: size }));
+          const counted = new Map<number, number>();
           expect(batches.lengths.length).toBeLessThanOrEqual(4);
           for (const epoch of [0, 1]) {
             const seen: number[] = [];
@@ -102,6 +103,7 @@ describe('Batches', () => {
               expect(group.length).toBeGreaterThan(0);
               expect(group.length).toBeLessThanOrEqual(2);
               for (const batch of group) {
+                if (epoch === 0) counted.set(batch.length, (counted.get(batch.length) ?? 0) + 1);
                 expect(batches.lengths).toContain(batch.length);
                 expect(batch.rows).toBe(size);
                 checkBatch(batch, rows);
@@ -111,6 +113,8 @@ describe('Batches', () => {
             if (!shuffle && !packing) expect(seen).toEqual(rows.map((_, i) => i));
             expect(seen.sort((a, b) => a - b)).toEqual(rows.map((_, i) => i));
           }
+          expect(batches.lengthCounts).toEqual(counted);
+          expect(batches.tokens).toBe(lengths.reduce((sum, length) => sum + length, 0));
         },
       ),
       { numRuns: 150 },

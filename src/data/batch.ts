@@ -101,6 +101,21 @@ export class Batches {
     return Math.ceil(this.batchesPerEpoch / this.settings.gradient_accumulation_steps);
   }
 
+  /** Of all rows. */
+  get tokens(): number {
+    return this.rows.reduce((sum, { input_ids }) => sum + input_ids.length, 0);
+  }
+
+  /** How many of the first epoch's micro-batches have each planned length. */
+  get lengthCounts(): ReadonlyMap<number, number> {
+    const counts = new Map<number, number>();
+    for (let i = 0; i < this.batchesPerEpoch; i++) {
+      const length = this.lengthOf(this.chosen(0, i));
+      counts.set(length, (counts.get(length) ?? 0) + 1);
+    }
+    return counts;
+  }
+
   /** The micro-batches of an optimiser step, counted from 0 over all epochs. A run resumes by asking for a later one. */
   step(step: number): Batch[] {
     if (this.count === 0) return [];
@@ -117,12 +132,21 @@ export class Batches {
   }
 
   private batch(epoch: number, i: number): Batch {
+    return this.lay(this.chosen(epoch, i));
+  }
+
+  /** The sequences of a micro-batch. */
+  private chosen(epoch: number, i: number): (readonly number[])[] {
     const { batch_size } = this.settings;
     const order = this.orderOf(epoch);
-    const chosen = [...order.subarray(i * batch_size, (i + 1) * batch_size)].map(
-      (sequence) => this.sequences[sequence]!,
-    );
-    return this.lay(chosen);
+    return [...order.subarray(i * batch_size, (i + 1) * batch_size)].map((sequence) => this.sequences[sequence]!);
+  }
+
+  private lengthOf(chosen: readonly (readonly number[])[]): number {
+    const tokens = (sequence: readonly number[]) =>
+      sequence.reduce((sum, row) => sum + this.rows[row]!.input_ids.length, 0);
+    const longest = Math.max(...chosen.map(tokens));
+    return this.lengths.find((planned) => planned >= longest)!;
   }
 
   private orderOf(epoch: number): Uint32Array {
@@ -137,10 +161,7 @@ export class Batches {
 
   private lay(chosen: readonly (readonly number[])[]): Batch {
     const { batch_size: rows, pad_token_id } = this.settings;
-    const tokens = (sequence: readonly number[]) =>
-      sequence.reduce((sum, row) => sum + this.rows[row]!.input_ids.length, 0);
-    const longest = Math.max(...chosen.map(tokens));
-    const length = this.lengths.find((planned) => planned >= longest)!;
+    const length = this.lengthOf(chosen);
     const input_ids = new Int32Array(rows * length).fill(pad_token_id);
     const labels = new Int32Array(rows * length).fill(-100);
     const position_ids = new Int32Array(rows * length);

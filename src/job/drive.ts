@@ -2,6 +2,7 @@
 import type { ActiveRun } from './active-run.ts';
 import type { Report } from './protocol.ts';
 import { expected } from './estimate.ts';
+import { rememberedSpeed } from './known-device.ts';
 import { reportHtml } from './report-html.ts';
 import { readData } from './steps/data.ts';
 import { evaluateTasks } from './steps/evaluate.ts';
@@ -25,9 +26,9 @@ export async function drive(run: ActiveRun): Promise<Report> {
   // The student is opened before the teacher is asked: one that does not fit is refused before an hour's work.
   const student = await openStudent(run);
   await readCopied(run, student);
-  const { limits, flopsPerSecond } = device;
-  const { software } = device.adapter;
-  const estimate = await expected(run, data, student, { limits, software, flopsPerSecond });
+  const { limits, adapter } = device;
+  const known = await rememberedSpeed(run.host, adapter);
+  const estimate = await expected(run, data, student, { limits, software: adapter.software, known });
   run.emit({ kind: 'estimate', estimate });
   await run.outlet.write('recipe.json', json);
   const cache = await run.step('teacher', () => cacheTeacher(run, data));
@@ -38,7 +39,7 @@ export async function drive(run: ActiveRun): Promise<Report> {
     const head = newHead && { masked_lm_head: 'new' };
     run.emit({ kind: 'fact', step: 'student', facts: { parameters, trainable, ...kept, ...tokens, ...head } });
   });
-  const trained = await run.step('train', () => trainStudent(run, own, student, cache));
+  const trained = await run.step('train', () => trainStudent(run, own, student, cache, estimate.seconds_per_step));
   await run.step('evaluate', () => evaluateTasks(run, student, trained, { data, own }));
   await run.step('export', () => exportStudent(run, own, student, trained, cache));
   return finish(run);

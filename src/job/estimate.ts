@@ -1,6 +1,6 @@
 /**
- * What a run will cost, before it starts: bytes from the same plan that it will run, steps from the data, seconds from
- * what such an adapter was seen to do. Reads rows and configs, no weights.
+ * What a run will cost, before it starts: bytes and work from the same plan that it will run, steps from the data, seconds from
+ * what the adapter was measured to do. Reads rows and configs, no weights.
  */
 import type { PreparedData } from '../data/prepare.ts';
 import { countedPositions } from '../data/tokenize.ts';
@@ -10,14 +10,14 @@ import type { Recipe } from '../recipe/schema.ts';
 import { planTraining, type TrainPlan } from '../train/trainer.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
-import { rememberedRate } from './known-device.ts';
+import { secondsOfStep, speedOf } from './foretell.ts';
+import { rememberedSpeed } from './known-device.ts';
 import type { Estimate } from './protocol.ts';
 import { openTeacher } from './steps/device-model.ts';
 import { rowsOf, type RunData } from './steps/rows.ts';
 import { openStudent, type Student } from './steps/student.ts';
 import { refuseTooLarge, refuseTooLargeByConfig } from './steps/too-large.ts';
 import { entriesOf, objectiveOf, shapesOf } from './steps/train-student.ts';
-import { trainingRate } from './training-rate.ts';
 
 /** Seconds around the steps: models read, kernels compiled, files written and opened again. */
 const AROUND = { software: 40, hardware: 15 };
@@ -32,7 +32,7 @@ export async function estimateOf(context: RecipeContext, host: Host): Promise<Es
   return expected({ ...context, vocabulary }, own, student, {
     limits,
     software: adapter ? isSoftware(adapter) : false,
-    flopsPerSecond: adapter ? await rememberedRate(host, adapter.info) : undefined,
+    known: adapter ? await rememberedSpeed(host, adapter.info) : undefined,
   });
 }
 
@@ -41,7 +41,7 @@ export async function expected(
   context: RecipeContext,
   data: Pick<RunData, 'prepared' | 'train' | 'eval'>,
   student: Student,
-  device: { limits: Parameters<typeof planTraining>[0]; software: boolean; flopsPerSecond?: number },
+  device: { limits: Parameters<typeof planTraining>[0]; software: boolean; known: Parameters<typeof speedOf>[1] },
 ): Promise<Estimate> {
   const { recipe, vocabulary } = context;
   const { prepared } = data;
@@ -57,12 +57,15 @@ export async function expected(
 
   const steps = totalSteps(data.train.count, recipe.training);
   const kind = device.software ? 'software' : 'hardware';
-  const rate = trainingRate(device);
-  const seconds_per_step = (plan.flops * recipe.training.gradient_accumulation_steps) / rate;
+  const speed = speedOf(device.software, device.known);
+  const { gradient_accumulation_steps } = recipe.training;
+  const seconds_per_step = secondsOfStep(plan, data.train.lengthCounts, gradient_accumulation_steps, speed);
   const longest = Math.max(...plan.plans.map(({ shape }) => shape.rows * shape.length));
   const flops_per_token = plan.flops / longest;
   const teacherParameters = teacher && countParameters(teacher.parameters);
-  const teacherSeconds = teacherParameters ? (2 * teacherParameters * prepared.report.tokens) / rate : 0;
+  const teacherSeconds = teacherParameters
+    ? (2 * teacherParameters * prepared.report.tokens) / speed.flops_per_second
+    : 0;
   const cache_bytes = distils ? cacheBytes(prepared, recipe) : 0;
   return {
     gpu_bytes: Math.max(plan.total_bytes, 4 * (teacherParameters ?? 0)),
@@ -75,7 +78,7 @@ export async function expected(
     seconds_per_step,
     seconds: teacherSeconds + steps * seconds_per_step + AROUND[kind],
     flops_per_token,
-    tokens_per_second: rate / flops_per_token,
+    tokens_per_second: data.train.tokens / (data.train.stepsPerEpoch * seconds_per_step),
     ...(teacherParameters !== undefined && { teacher_parameters: teacherParameters }),
     student_parameters: student.parameters,
     trainable_parameters: student.trainable,

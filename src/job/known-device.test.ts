@@ -4,7 +4,7 @@ import { matmul } from '../engine/ops/index.ts';
 import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Device } from '../engine/run/device.ts';
 import * as selfTests from '../engine/tune/self-test.ts';
-import { openKnownDevice, rememberedRate, tuneFor } from './known-device.ts';
+import { openKnownDevice, rememberedSpeed, rememberPace, tuneFor } from './known-device.ts';
 import { memoryHost } from './testing.ts';
 
 function planOf(device: Device): Plan {
@@ -22,7 +22,13 @@ describe('what is known of a device', () => {
     const second = await openKnownDevice(host);
     expect(asked).toHaveBeenCalledTimes(1);
     expect(second.flopsPerSecond).toBe(first.flopsPerSecond);
-    expect(await rememberedRate(host, first.adapter)).toBe(first.flopsPerSecond);
+    const speed = await rememberedSpeed(host, first.adapter);
+    expect(speed).toMatchObject({ flops_per_second: expect.any(Number) as number, pace: undefined });
+    await rememberPace(host, first.adapter, 3);
+    await rememberPace(host, first.adapter, 0.5);
+    expect(await rememberedSpeed(host, first.adapter)).toEqual({ ...speed, pace: 1.5 });
+    await rememberPace(host, first.adapter, 1e4);
+    expect((await rememberedSpeed(host, first.adapter))!.pace).toBe(6);
     const third = await openKnownDevice({ ...host, version: '0.0.1' });
     expect(asked).toHaveBeenCalledTimes(2);
     for (const device of [first, second, third]) device.destroy();

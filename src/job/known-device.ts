@@ -5,12 +5,16 @@
 import { Device } from '../engine/run/device.ts';
 import type { Plan } from '../engine/plan/plan.ts';
 import { selfTest } from '../engine/tune/self-test.ts';
+import type { Speed } from '../engine/tune/speed.ts';
 import { tune } from '../engine/tune/tuner.ts';
 import type { Host } from './host.ts';
 
 interface Knowledge {
   readonly subgroups: boolean;
   readonly flops_per_second: number;
+  readonly speed: Speed;
+  /** How much longer the last run's steps took than was foretold by that; absent before the first. */
+  readonly pace?: number;
   /** The fastest variant by the key of a choice. */
   readonly tuning: Readonly<Record<string, string>>;
   /** Variants that gave wrong numbers. */
@@ -21,6 +25,8 @@ interface Knowledge {
 const BUDGET_MS = 3000;
 /** And of what the run will take, at most this share. */
 const SHARE = 0.05;
+/** A laptop that slept through a run says nothing of its speed. */
+const MOST_SURPRISE = 4;
 
 /** A device that has passed its self-test, now or on an earlier day. */
 export async function openKnownDevice(host: Host): Promise<Device> {
@@ -56,9 +62,21 @@ export async function tuneFor(host: Host, device: Device, plans: readonly Plan[]
   return [...times.values()].filter(({ safe, fastest }) => fastest < safe).length;
 }
 
-/** What an adapter was measured to do, float operations a second; undefined before its first run. */
-export async function rememberedRate(host: Host, adapter: AdapterNames): Promise<number | undefined> {
-  return ((await host.remembered.get(nameOf(host, adapter))) as Knowledge | undefined)?.flops_per_second;
+/** What an adapter was measured to do; undefined before its first run. */
+export async function rememberedSpeed(
+  host: Host,
+  adapter: AdapterNames,
+): Promise<(Speed & Pick<Knowledge, 'pace'>) | undefined> {
+  const known = await rememberedOf(host, adapter);
+  return known && { ...known.speed, pace: known.pace };
+}
+
+/** @param quotient of the seconds that a run's steps took and those that were foretold, by the pace of the time before */
+export async function rememberPace(host: Host, adapter: AdapterNames, quotient: number): Promise<void> {
+  const known = await rememberedOf(host, adapter);
+  if (!known) return;
+  const pace = (known.pace ?? 1) * Math.min(MOST_SURPRISE, Math.max(1 / MOST_SURPRISE, quotient));
+  await host.remembered.put(nameOf(host, adapter), { ...known, pace });
 }
 
 async function firstSight(host: Host, device: Device): Promise<Knowledge> {
@@ -67,8 +85,13 @@ async function firstSight(host: Host, device: Device): Promise<Knowledge> {
   return known;
 }
 
-const remembered = (host: Host, device: Device): Promise<Knowledge | undefined> =>
-  host.remembered.get(nameOf(host, device.adapter)) as Promise<Knowledge | undefined>;
+const remembered = (host: Host, device: Device): Promise<Knowledge | undefined> => rememberedOf(host, device.adapter);
+
+/** What an earlier build kept without all that is measured now is measured anew. */
+async function rememberedOf(host: Host, adapter: AdapterNames): Promise<Knowledge | undefined> {
+  const known = (await host.remembered.get(nameOf(host, adapter))) as Partial<Knowledge> | undefined;
+  return known?.speed && (known as Knowledge);
+}
 
 function learn(device: Device, { subgroups, flops_per_second, tuning, refused }: Knowledge): void {
   device.flopsPerSecond = flops_per_second;

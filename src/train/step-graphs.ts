@@ -8,7 +8,7 @@
 import { gradients } from '../engine/graph/autodiff.ts';
 import { Graph } from '../engine/graph/graph.ts';
 import type { TensorType, Value } from '../engine/graph/types.ts';
-import { accumulate, add, linearLoss, matmul, mul, sumSquares } from '../engine/ops/index.ts';
+import { accumulate, add, linearLoss, matmul, scaleBy, sumSquares } from '../engine/ops/index.ts';
 import type { LinearLossAttributes } from '../engine/ops/linear-loss/linear-loss.ts';
 import type { ModelOptions } from '../models/architectures/index.ts';
 import type { DecoderAdapter } from '../models/decoder.ts';
@@ -70,7 +70,7 @@ export type GradientUse =
  * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
  * optimiser step, times the loss's scale); weights f32 [B·T, 1] (1 where a token is counted); seed i32 [2] with dropout;
  * factors f32 [2] (0 for the first micro-batch of a step, else 1; 1 / the loss's scale) where gradients are accumulated, and
- * where they are not take f32 [] (1 / the loss's scale) with fp16, hyper f32 [8] of `hyperOf` for an update; teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
+ * where they are not take f32 [1] (1 / the loss's scale) with fp16, hyper f32 [8] of `hyperOf` for an update; teacher_ids i32 [B, T, k], teacher_logits f32 [B, T, k],
  * teacher_log_z f32 [B, T] with a teacher, teacher_weights f32 [B, T, k] where its entries were drawn.
  * Outputs: loss f32 [1] (this micro-batch's share of the step's mean), sums f32 [1, 4].
  * With `gradient_checkpointing` the backward pass computes each layer again from its input: the same bits in less memory.
@@ -105,8 +105,8 @@ export function trainingStep(
     for (const { name, gradient } of gradientsOf)
       accumulate(graph.state(`gradient.${name}`, gradient.type.shape), gradient, factors);
   } else {
-    const take = fp16 ? graph.input('take', []) : undefined;
-    const scaled = gradientsOf.map((one) => ({ ...one, gradient: take ? mul(one.gradient, take) : one.gradient }));
+    const take = fp16 ? graph.input('take', [1]) : undefined;
+    const scaled = gradientsOf.map((one) => ({ ...one, gradient: take ? scaleBy(one.gradient, take) : one.gradient }));
     useAtOnce(graph, scaled, use);
   }
   return { graph, trainables };

@@ -95,6 +95,8 @@ export interface TrainPlan {
   readonly least_bytes: number;
   /** FLOPs of a micro-batch of the largest shape, both times where it runs twice. */
   readonly flops: number;
+  /** Read and written by the update, where it is not in the backward pass: weights and states both ways, the gradients twice. */
+  readonly update_bytes: number;
   readonly trainables: readonly Trainable[];
   /** Whether the backward pass computes layers again. */
   readonly gradient_checkpointing: boolean;
@@ -138,7 +140,8 @@ export function planTraining(
   const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...all.map(pick));
   const weights_bytes = largest((one) => one.memory.parameters);
   const gradients_bytes = optimizer_in_bwd ? 0 : trained;
-  const optimizer_bytes = gradients_bytes + stateBytes(optim, trainables);
+  const states_bytes = stateBytes(optim, trainables);
+  const optimizer_bytes = gradients_bytes + states_bytes;
   const activations_bytes =
     largest((one) => one.memory.arena) + all.reduce((sum, one) => sum + one.memory.inputs + one.memory.outputs, 0);
   return {
@@ -151,6 +154,7 @@ export function planTraining(
     activations_bytes,
     total_bytes: weights_bytes + optimizer_bytes + activations_bytes,
     least_bytes: weights_bytes + optimizer_bytes + largest((one) => one.saved),
+    update_bytes: optimizer_in_bwd ? 0 : 2 * (trained + states_bytes + gradients_bytes),
     flops: Math.max(0, ...plans.map((one) => plansOf(one).reduce((sum, { flops }) => sum + flops, 0))),
   };
 }

@@ -23,9 +23,10 @@ describe('the self-test', () => {
   it('finds nothing wrong with a device that computes right, and measures it', { timeout: 60_000 }, async () => {
     const device = await testDevice();
     const before = device.liveBytes;
-    const { subgroups, flops_per_second } = await selfTest(device);
+    const { subgroups, flops_per_second, speed } = await selfTest(device);
     expect(subgroups).toBe(true);
     expect(flops_per_second).toBeGreaterThan(1e6);
+    for (const figure of Object.values(speed)) expect(figure).toBeGreaterThan(0);
     expect(device.liveBytes).toBe(before);
   });
 

@@ -15,6 +15,7 @@ import { plan } from '../plan/plan.ts';
 import type { Device } from '../run/device.ts';
 import { Arena, Program, type HostArray } from '../run/program.ts';
 import { noise } from './noise.ts';
+import { matmulRate, measureSpeed, SMALL, type Speed } from './speed.ts';
 
 export interface SelfTest {
   /** Subgroup functions give right numbers here, or are not there. */
@@ -23,6 +24,7 @@ export interface SelfTest {
   readonly refused: readonly string[];
   /** Of a matmul of 512³. */
   readonly flops_per_second: number;
+  readonly speed: Speed;
 }
 
 /** Rounding leaves 1e-6 of the largest entry; a kernel that is wrong is wrong in the first digits. */
@@ -39,7 +41,8 @@ export async function selfTest(device: Device): Promise<SelfTest> {
   if (wrong !== undefined) throw new EngineError('wrong-numbers', wrong);
   const used = subgroups ? limits : { ...limits, subgroups: false, subgroupSize: undefined };
   const refused = isCpu(used.subgroupSize) ? [] : await wrongVariants(device, used);
-  return { subgroups, refused, flops_per_second: await matmulRate(device) };
+  const flops_per_second = await matmulRate(device, SMALL);
+  return { subgroups, refused, flops_per_second, speed: await measureSpeed(device, flops_per_second) };
 }
 
 /**
@@ -143,21 +146,4 @@ function integers(name: string): Int32Array {
 function close(got: ArrayLike<number>, wanted: Float64Array): boolean {
   const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
   return wanted.every((value, i) => Math.abs(got[i]! - value) <= TOLERANCE * largest);
-}
-
-export async function matmulRate(device: Device): Promise<number> {
-  const size = 512;
-  const graph = new Graph();
-  graph.output('y', matmul(graph.input('a', [size, size]), graph.input('b', [size, size]), { transB: true }));
-  const arena = new Arena(device);
-  const program = await Program.create(device, plan(graph, device.limits), new Map(), arena);
-  try {
-    const values = { a: noise(size * size, 1), b: noise(size * size, 2) };
-    // the first replay may still compile
-    const ms = Math.min(await program.time(values), await program.time(values, 2));
-    return (2 * size ** 3) / (ms / 1000);
-  } finally {
-    program.free();
-    arena.free();
-  }
 }

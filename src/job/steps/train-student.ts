@@ -17,7 +17,7 @@ import { CROSS_ENTROPY, type BatchShape, type Objective } from '../../train/step
 import { planTraining, Trainer, type TrainerSetup } from '../../train/trainer.ts';
 import type { ActiveRun } from '../active-run.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import { tuneFor } from '../known-device.ts';
+import { rememberPace, tuneFor } from '../known-device.ts';
 import type { RunData } from './data.ts';
 import { hashedWeights } from './hashed-model.ts';
 import { sampleQuestions, teacherSamples, writeSamples } from './samples.ts';
@@ -37,11 +37,13 @@ export async function trainedWeights(keep: Keep): Promise<Map<string, Float32Arr
   return trained;
 }
 
+/** @param foretold seconds of a step */
 export async function trainStudent(
   run: ActiveRun,
   data: RunData,
   student: Student,
   cache: LogitCache | undefined,
+  foretold: number,
 ): Promise<Map<string, Float32Array<ArrayBuffer>>> {
   const result = await trainedWeights(run.keep('result'));
   if (result) {
@@ -74,6 +76,8 @@ export async function trainStudent(
       (step) => look(run, device, trainer, data, student, step),
     );
     await training.go();
+    const { secondsPerStep } = training;
+    if (secondsPerStep) await rememberPace(run.host, device.adapter, secondsPerStep / foretold);
     const trained = await trainer.trained();
     await keepResult(run, trainer, student, trained, measured_bytes);
     return (await trainedWeights(run.keep('result')))!;

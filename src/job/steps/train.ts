@@ -27,6 +27,8 @@ export interface TrainingData {
 const SECONDS_AT_RISK = 60;
 /** Steps whose numbers have not come home. */
 const MOST_IN_FLIGHT = 2;
+/** Steps that a pace is known by. */
+const LEAST_PACED = 5;
 
 export class Training {
   private readonly checkpoints: Checkpoints;
@@ -38,6 +40,9 @@ export class Training {
   private savedAt = 0;
   /** Where the rate is counted from. */
   private since = { step: 0, seconds: 0 };
+  /** Steps that came home one upon the other, with nothing but training between them, and the seconds between. */
+  private readonly paced = { steps: 0, seconds: 0 };
+  private heardAt: number | undefined;
 
   constructor(
     private readonly run: ActiveRun,
@@ -74,6 +79,12 @@ export class Training {
     if (this.evaluated?.step !== trainer.step) await this.evaluate();
     await this.save(true);
     await this.takeBest();
+  }
+
+  /** Of a step while nothing else goes on; undefined after too few. */
+  get secondsPerStep(): number | undefined {
+    const { steps, seconds } = this.paced;
+    return steps < LEAST_PACED ? undefined : seconds / steps;
   }
 
   private async begin(): Promise<void> {
@@ -131,6 +142,13 @@ export class Training {
   private async hear(): Promise<void> {
     const { run, data } = this;
     const result = await this.inFlight.shift()!;
+    const now = run.host.now().getTime();
+    if (this.heardAt !== undefined) {
+      this.paced.steps++;
+      this.paced.seconds += (now - this.heardAt) / 1000;
+    }
+    // the next one has been under way since
+    this.heardAt = this.inFlight.length > 0 ? now : undefined;
     const line = this.log.add(result);
     if (line) run.emit({ kind: 'metrics', line });
     const rate = (result.step - this.since.step) / Math.max(1e-3, run.seconds('train') - this.since.seconds);

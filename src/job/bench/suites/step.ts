@@ -3,14 +3,14 @@
  * against the rate of the step's own matmuls, JavaScript's share of it, what distilling from a cache adds, what weights held as
  * int8 and activations in 16 bits cost and save, and what was planned (bytes, time) against what it took.
  */
-import { matmulRate as selfTestedRate } from '../../../engine/tune/self-test.ts';
+import { matmulRate as rateOf, measureSpeed, SMALL } from '../../../engine/tune/speed.ts';
 import type { Bench } from '../suite.ts';
 import type { DecoderOptions } from '../../../models/decoder.ts';
 import { baseParameters, countParameters } from '../../../models/model.ts';
 import type { TeacherBatch } from '../../../train/batch.ts';
 import { CROSS_ENTROPY as CE, type Objective } from '../../../train/step-graphs.ts';
 import type { Trainer } from '../../../train/trainer.ts';
-import { trainingRate } from '../../training-rate.ts';
+import { secondsOfStep } from '../../foretell.ts';
 import { GPT, SMOLLM2, SMOLLM2_SIXTH } from '../shapes.ts';
 import { batchOf as batch, benchTrainer, stepsOf } from '../training.ts';
 
@@ -45,7 +45,8 @@ export async function stepSuite(bench: Bench): Promise<void> {
   const { weights_bytes, activations_bytes } = ce.trainPlan;
   summary.planned_over_measured_bytes = ce.trainPlan.total_bytes / measured;
   summary.planned_over_least_bytes = ce.trainPlan.total_bytes / ce.trainPlan.least_bytes;
-  const foretold = ce.trainPlan.flops / trainingRate({ software, flopsPerSecond: await selfTestedRate(device) });
+  const speed = await measureSpeed(device, await rateOf(device, SMALL));
+  const foretold = secondsOfStep(ce.trainPlan, new Map([[TOKENS, 1]]), 1, speed);
   const plain = await stepsOf(ce, batchOf(options), undefined, (words) => tell(`step, cross-entropy: ${words}`));
   summary.predicted_over_measured_step = (1000 * foretold) / plain.ms;
   tell('step: each kernel alone');
