@@ -186,23 +186,27 @@ describe('a run', () => {
   it.each<[string, Partial<RecipeInput['training']>]>([
     ['activations in 16 bits', { fp16: true }],
     ['updates in the backward pass, after a norm', { optimizer_in_bwd: true, max_grad_norm: 0.01 }],
-  ])('goes on in the same way with %s, a lost device included', async (_, training) => {
-    const other: RecipeInput = { ...recipe, training: { ...recipe.training, ...training } };
-    const calm = await testRun(host, other, local);
-    const done = (await calm.sit()).at(-1)!;
-    expect(done.kind === 'done' && done.report.train.optimizer_in_bwd).toBe(training?.optimizer_in_bwd);
-    expect(await adapterOf(calm)).not.toBe(whole.adapter);
-    const run = await testRun(host, other, local);
-    let lost = false;
-    await run.sit((event) => {
-      if (event.kind !== 'checkpoint' || event.step !== 4 || lost) return;
-      lost = true;
-      host.devices.at(-1)!.destroy();
-    });
-    expect(lost).toBe(true);
-    expect(await adapterOf(run)).toBe(await adapterOf(calm));
-    expect(await linesOf(run)).toEqual(await linesOf(calm));
-  }, 1_200_000);
+  ])(
+    'goes on in the same way with %s, a lost device included',
+    async (_, training) => {
+      const other: RecipeInput = { ...recipe, training: { ...recipe.training, ...training } };
+      const calm = await testRun(host, other, local);
+      const done = (await calm.sit()).at(-1)!;
+      expect(done.kind === 'done' && done.report.train.optimizer_in_bwd).toBe(training?.optimizer_in_bwd);
+      expect(await adapterOf(calm)).not.toBe(whole.adapter);
+      const run = await testRun(host, other, local);
+      let lost = false;
+      await run.sit((event) => {
+        if (event.kind !== 'checkpoint' || event.step !== 4 || lost) return;
+        lost = true;
+        host.devices.at(-1)!.destroy();
+      });
+      expect(lost).toBe(true);
+      expect(await adapterOf(run)).toBe(await adapterOf(calm));
+      expect(await linesOf(run)).toEqual(await linesOf(calm));
+    },
+    1_200_000,
+  );
 
   it('ends in the same bits after twenty losses at random moments', async () => {
     const long: RecipeInput = { ...recipe, training: { ...recipe.training, max_steps: 22, save_steps: 1 } };

@@ -52,7 +52,14 @@ export class FlatParameters {
       const tensors = entries.map(({ trainable }) => trainable);
       const units = unitsOf(optim, i, { shape, tensors });
       const states = this.makeStates(i, optim, units);
-      const shard: Shard = { decay, shape, tensors, parameter: make(), states, ...(accumulates && { gradient: make() }) };
+      const shard: Shard = {
+        decay,
+        shape,
+        tensors,
+        parameter: make(),
+        states,
+        ...(accumulates && { gradient: make() }),
+      };
       for (const { trainable, offset } of entries) {
         const { name } = trainable;
         const type = { shape: trainable.shape, dtype: 'f32' as const };
@@ -60,8 +67,7 @@ export class FlatParameters {
         if (shard.gradient) this.gradients.set(name, tensorWithin(shard.gradient, type, offset));
         // what is kept of a whole shard has its shape: a tensor's part lies where the tensor does
         if (units[0]!.name === String(i))
-          for (const [state, whole] of states)
-            this.states.set(`${state}.${name}`, tensorWithin(whole, type, offset));
+          for (const [state, whole] of states) this.states.set(`${state}.${name}`, tensorWithin(whole, type, offset));
       }
       return shard;
     });

@@ -99,8 +99,7 @@ it('goes on from what it kept, to the same bits', { timeout: 300_000 }, async ()
   const after = await trainerOf(whole, false, choices);
   after.trainer.restore(state);
   for (let step = 1; step < 3; step++) await after.trainer.submitStep([after.batch], []);
-  for (const [name, data] of await after.trainer.trained())
-    expect(data, name).toEqual(undisturbed.weights.get(name));
+  for (const [name, data] of await after.trainer.trained()) expect(data, name).toEqual(undisturbed.weights.get(name));
   after.trainer.free();
 });
 

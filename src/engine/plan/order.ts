@@ -67,8 +67,7 @@ export function hoist(graph: Graph, nodes: readonly Node[]): Node[] {
 
 function readersOf(nodes: readonly Node[]): Map<Value, Node[]> {
   const readers = new Map<Value, Node[]>();
-  for (const node of nodes)
-    for (const value of node.inputs) readers.set(value, [...(readers.get(value) ?? []), node]);
+  for (const node of nodes) for (const value of node.inputs) readers.set(value, [...(readers.get(value) ?? []), node]);
   return readers;
 }
 

@@ -43,9 +43,7 @@ export async function measureSpeed(device: Device, small: number): Promise<Speed
 export function secondsOf({ dispatches }: Pick<Plan, 'dispatches'>, speed: Speed): number {
   return dispatches.reduce(
     (sum, { flops, bytes }) =>
-      sum +
-      speed.seconds_per_dispatch +
-      Math.max(flops / speed.flops_per_second, bytes / speed.bytes_per_second),
+      sum + speed.seconds_per_dispatch + Math.max(flops / speed.flops_per_second, bytes / speed.bytes_per_second),
     0,
   );
 }
