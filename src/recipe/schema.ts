@@ -417,7 +417,7 @@ export const training = v.strictObject({
   ),
   optimizer_in_bwd: v.optional(
     flag(
-      'Update each weight in the backward pass as soon as its gradient is known, and keep no gradient longer: where all weights are trained, a quarter less memory with AdamW and up to half with others. Takes gradient_accumulation_steps of 1. With clipping (max_grad_norm above 0) or fp16 each step runs forward and backward twice. Absent: false.',
+      'Update each weight in the backward pass as soon as its gradient is known, and keep no gradient longer: where all weights are trained, a quarter less memory with AdamW and up to half with others. Takes gradient_accumulation_steps of 1. With clipping (max_grad_norm above 0) or fp16 each step runs forward and backward twice.',
     ),
   ),
 });
