@@ -36,6 +36,15 @@ describe('what the assistant says', () => {
     expect(said(FORGETFUL)).toEqual(['uno<|im_end|>\n', '<think>b</think>\n\ndos<|im_end|>\n']);
   });
 
+  it('is found beside a prompt that opens a thought, as DeepSeek-R1’s does', () => {
+    const opens = `{% for m in messages %}{{ '<' + m.role + '>' + m.content.split('</think>')[-1] }}{% if m.role == 'assistant' %}<end>{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<assistant><think>\n' }}{% endif %}`;
+    const asked = [...talk, { role: 'user', content: 'three' }];
+    for (const add_generation_prompt of [false, true]) {
+      const { text, assistantSpans } = renderChat(opens, asked, { add_generation_prompt });
+      expect(assistantSpans.map(([start, end]) => text.slice(start, end))).toEqual(['uno<end>', 'dos<end>']);
+    }
+  });
+
   // Whitespace by transformers 5 (trim_blocks, lstrip_blocks), written down from Python.
   it.each([
     ['A\n{% generation %}\nB\n{% endgeneration %}\nC', 'A\nB\nC', ['B\n']],

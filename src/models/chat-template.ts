@@ -145,14 +145,15 @@ export class ChatTemplate {
   }
 
   /** The i-th message, which is the assistant's, in the text of all. */
-  private turn(messages: readonly Message[], i: number, text: string, { tools }: RenderOptions): Span {
+  private turn(messages: readonly Message[], i: number, text: string, options: RenderOptions): Span {
+    const { tools } = options;
     const before = messages.slice(0, i);
     const prompt = i > 0 ? this.attempt(before, { add_generation_prompt: true, tools }) : undefined;
     const upTo = i === messages.length - 1 ? text : this.attempt(messages.slice(0, i + 1), { tools });
     let start = prompt !== undefined && text.startsWith(prompt) ? prompt.length : undefined;
     let end = upTo !== undefined && text.startsWith(upTo) ? upTo.length : undefined;
     if (start === undefined || end === undefined) {
-      const content = this.contentOf(messages, i, text, tools);
+      const content = this.contentOf(messages, i, text, options);
       start ??= content.start;
       end ??= content.end;
     }
@@ -178,14 +179,14 @@ export class ChatTemplate {
     messages: readonly Message[],
     i: number,
     text: string,
-    tools: RenderOptions['tools'],
+    options: RenderOptions,
   ): { start: number | undefined; end: number } {
     const [open, close] = this.sentinelsFor(messages);
     // Templates trim contents and throw old thoughts away: the sentinels stand inside of what is surely kept.
     const [, thought, kept, blanks] = /^((?:[^]*<\/think>)?\s*)([^]*?)(\s*)$/.exec(messages[i]!.content)!;
     const content = `${thought}${open}${kept}${close}${blanks}`;
     const wrapped = messages.map((message, j) => (j === i ? { ...message, content } : message));
-    const marked = this.attempt(wrapped, { tools });
+    const marked = this.attempt(wrapped, options);
     if (marked === undefined || marked.replaceAll(open, '').replaceAll(close, '') !== text) throw this.unfound();
     const opens = marked.indexOf(open);
     const closes = marked.indexOf(close);
