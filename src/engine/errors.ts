@@ -15,7 +15,7 @@ const WORDS: Record<EngineFault, string> = {
   'no-adapter': 'WebGPU is there, but it finds no graphics adapter.',
   'device-lost': 'The graphics driver took the device away. The work since the last checkpoint is lost, nothing else.',
   'out-of-memory':
-    'The graphics memory is full. A shorter sequence or a smaller batch needs less; where all weights are trained, so does optimizer_in_bwd.',
+    'The graphics memory is full. A shorter sequence or a smaller batch needs less; where all weights are trained, so does updating them in the backward pass (optimizer_in_bwd).',
   validation: 'The graphics driver refused a command. This is a fault of Stillroom, not of your data.',
   'not-a-number': 'The loss is not a number any more. A lower learning rate usually helps.',
   'half-overflow':

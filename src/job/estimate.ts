@@ -7,7 +7,7 @@ import { countedPositions } from '../data/tokenize.ts';
 import { countParameters } from '../models/model.ts';
 import { totalSteps } from '../recipe/derived.ts';
 import type { Recipe } from '../recipe/schema.ts';
-import { planTraining, type TrainPlan } from '../train/trainer.ts';
+import { planTraining, type TrainPlan } from '../train/train-plan.ts';
 import type { RecipeContext } from './context.ts';
 import type { Host } from './host.ts';
 import { secondsOfStep, speedOf } from './foretell.ts';

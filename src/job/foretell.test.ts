@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { TrainPlan } from '../train/trainer.ts';
+import type { TrainPlan } from '../train/train-plan.ts';
 import { secondsOfStep, speedOf } from './foretell.ts';
 
 const dispatches = (flops: number) => [{ flops, bytes: 0 }];

@@ -1,6 +1,6 @@
 /** How long an optimiser step is going to take: what the page foretells of a run, and the bench holds to what a step took. */
 import { secondsOf, type Speed } from '../engine/tune/speed.ts';
-import type { TrainPlan } from '../train/trainer.ts';
+import type { TrainPlan } from '../train/train-plan.ts';
 
 /** What SwiftShader on two cores and a laptop's integrated GPU were seen to do, where nothing was measured yet. */
 const UNKNOWN: Record<'software' | 'hardware', Speed> = {

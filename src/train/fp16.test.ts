@@ -12,7 +12,7 @@ import { noise, testDevice } from '../engine/testing.ts';
 import { LossScaler } from './loss-scaler.ts';
 import { CROSS_ENTROPY } from './step-graphs.ts';
 import { MODELS, options, shape, train, trainerOf } from './testing.ts';
-import { planTraining } from './trainer.ts';
+import { planTraining } from './train-plan.ts';
 
 const SGD = { optim: 'sgd', steps: 1 } as const;
 

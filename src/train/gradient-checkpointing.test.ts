@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { testDevice } from '../engine/testing.ts';
 import { CROSS_ENTROPY } from './step-graphs.ts';
 import { MODELS, options, shape, train } from './testing.ts';
-import { planTraining, type GradientCheckpointing } from './trainer.ts';
+import { planTraining, type GradientCheckpointing } from './train-plan.ts';
 
 describe.each(Object.entries(MODELS))('gradient checkpointing: %s', (_, model) => {
   it('gives the same bits, in the memory that was planned', { timeout: 300_000 }, async () => {

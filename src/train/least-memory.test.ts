@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { testDevice } from '../engine/testing.ts';
 import { GPT, SMOLLM2, SMOLLM2_SIXTH } from '../job/bench/shapes.ts';
 import { CROSS_ENTROPY, type StepModel } from './step-graphs.ts';
-import { planTraining } from './trainer.ts';
+import { planTraining } from './train-plan.ts';
 
 const KD = { ...CROSS_ENTROPY, objective: 'forward_kl', temperature: 2, alpha: 0.5, k: 32 } as const;
 const LINEAR = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];

@@ -6,7 +6,7 @@ import { testDevice } from '../engine/testing.ts';
 import type { Optim } from './optimizers.ts';
 import { CROSS_ENTROPY } from './step-graphs.ts';
 import { MODELS, options, shape, train, trainerOf, type Trained } from './testing.ts';
-import { planTraining } from './trainer.ts';
+import { planTraining } from './train-plan.ts';
 
 const ONE = { microBatches: 1, weight_decay: 0.1 } as const;
 

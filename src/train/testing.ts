@@ -8,7 +8,8 @@ import type { MicroBatch } from './batch.ts';
 import type { OptimizerSettings } from './optimizers.ts';
 import { CROSS_ENTROPY, type StepModel } from './step-graphs.ts';
 import { options } from './tiny-options.testing.ts';
-import { Trainer, type GradientCheckpointing, type StepResult, type TrainPlan } from './trainer.ts';
+import type { GradientCheckpointing, TrainPlan } from './train-plan.ts';
+import { Trainer, type StepResult } from './trainer.ts';
 
 export { options };
 const lora = { r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: ['q_proj', 'v_proj', 'down_proj'] };
