@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { waitPolitely } from './wait-politely.ts';
 
 const PLACES = [process.env.STILLROOM_TOOLS ?? '', join(process.cwd(), '.cache/tools')];
 
@@ -18,6 +19,7 @@ export async function nodeGpu(): Promise<GPU> {
   const entry = pathToFileURL(join(folder, 'node_modules/webgpu/index.js')).href;
   const dawn = (await import(/* @vite-ignore */ entry)) as { create(flags: string[]): GPU; globals: object };
   Object.assign(globalThis, dawn.globals);
+  waitPolitely();
   gpu = dawn.create([]);
   return gpu;
 }

@@ -17,42 +17,72 @@ const LEAST_MS = 20;
 const BUDGET_MS = 3000;
 const MOST_ROUNDS = 20;
 
+export type Build = (graph: Graph) => readonly Value[];
+
 /** The best of a few rounds, milliseconds. */
 export async function best(round: () => Promise<number>): Promise<number> {
-  let least = Infinity;
-  let spent = 0;
-  for (let i = 0; i < 2 || (i < MOST_ROUNDS && spent < BUDGET_MS); i++) {
-    const ms = await round();
-    least = Math.min(least, ms);
-    spent += ms;
-  }
+  const [least] = await bestInTurn([round]);
+  return least!;
+}
+
+/** The best round of each, in turn: what else a machine does, or how warm it has become, meets what is compared alike. */
+async function bestInTurn(rounds: readonly (() => Promise<number>)[]): Promise<number[]> {
+  const least = rounds.map(() => Infinity);
+  const end = performance.now() + BUDGET_MS * rounds.length;
+  for (let i = 0; i < 2 || (i < MOST_ROUNDS && performance.now() < end); i++)
+    for (const [at, round] of rounds.entries()) least[at] = Math.min(least[at]!, await round());
   return least;
 }
 
 /** The plan of a graph whose every value is an output. */
-export function planOf(build: (graph: Graph) => readonly Value[], limits: Device['limits']): Plan {
+export function planOf(build: Build, limits: Device['limits']): Plan {
   const graph = new Graph();
   build(graph).forEach((value, i) => graph.output(`out${i}`, value));
   return plan(graph, limits);
 }
 
+export interface Timed {
+  readonly ms: number;
+  readonly flops: number;
+}
+
 /** Builds a graph whose every value is an output, fills its inputs with noise and times it. */
-export function timeGraph(
-  device: Device,
-  build: (graph: Graph) => readonly Value[],
-): Promise<{ ms: number; flops: number }> {
-  return ready(device, build, async (program, inputs) => {
-    const once = await program.time(inputs);
-    const times = Math.ceil(LEAST_MS / once);
-    const ms = Math.min(times === 1 ? once : Infinity, await best(() => program.time(inputs, times)));
-    return { ms, flops: program.plan.flops };
-  });
+export async function timeGraph(device: Device, build: Build): Promise<Timed> {
+  const [timed] = await timeInTurn(device, [build]);
+  return timed!;
+}
+
+/** The same of several graphs, whose rounds come in turn and last about as long as each other. */
+export async function timeInTurn(device: Device, builds: readonly Build[]): Promise<Timed[]> {
+  const prepared: { readonly program: Program; readonly inputs: Record<string, HostArray>; readonly once: number }[] =
+    [];
+  const prepare = async ([build, ...others]: readonly Build[]): Promise<Timed[]> => {
+    if (build)
+      return ready(device, build, async (program, inputs) => {
+        prepared.push({ program, inputs, once: await program.time(inputs) });
+        return prepare(others);
+      });
+    const round = Math.max(LEAST_MS, ...prepared.map(({ once }) => once));
+    const times = prepared.map(({ once }) => Math.ceil(round / once));
+    const least = await bestInTurn(
+      prepared.map(
+        ({ program, inputs }, i) =>
+          () =>
+            program.time(inputs, times[i]),
+      ),
+    );
+    return prepared.map(({ program, once }, i) => ({
+      ms: times[i] === 1 ? Math.min(once, least[i]!) : least[i]!,
+      flops: program.plan.flops,
+    }));
+  };
+  return prepare(builds);
 }
 
 /** The same op by op: all dispatches of an op together, in the order in which they first run. */
 export function profileGraph(
   device: Device,
-  build: (graph: Graph) => readonly Value[],
+  build: Build,
 ): Promise<{ op: string; ms: number; flops: number; bytes: number }[]> {
   return ready(device, build, async (program, inputs) => {
     const lines = await program.profile(inputs, LEAST_MS);
@@ -73,7 +103,7 @@ export function profileGraph(
 /** A program with inputs of noise and states of zeros, freed once `use` is done. */
 async function ready<Result>(
   device: Device,
-  build: (graph: Graph) => readonly Value[],
+  build: Build,
   use: (program: Program, inputs: Record<string, HostArray>) => Promise<Result>,
 ): Promise<Result> {
   const planned = planOf(build, device.limits);

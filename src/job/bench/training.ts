@@ -33,26 +33,44 @@ export function benchTrainer(
   );
 }
 
-/** The best of a few steps after a first one: milliseconds, and how many of them JavaScript took. */
-export async function stepsOf(
-  trainer: Trainer,
-  batch: MicroBatch,
-  teacher: TeacherBatch | undefined,
-  tell: (words: string) => void,
-): Promise<{ ms: number; javascript_ms: number }> {
-  let best = { ms: Infinity, javascript_ms: 0 };
+export interface Steps {
+  readonly trainer: Trainer;
+  readonly batch: MicroBatch;
+  readonly teacher?: TeacherBatch;
+  readonly tell: (words: string) => void;
+}
+export interface StepTime {
+  readonly ms: number;
+  /** How many of them JavaScript took. */
+  readonly javascript_ms: number;
+}
+
+/** The best of a few steps after a first one. */
+export async function stepsOf(steps: Steps): Promise<StepTime> {
+  const [time] = await stepsInTurn([steps]);
+  return time!;
+}
+
+/**
+ * The same of several trainers, a step of each in turn: what else a machine does, or how warm it has become, meets what is
+ * compared alike.
+ */
+export async function stepsInTurn(all: readonly Steps[]): Promise<StepTime[]> {
+  const least = all.map((): StepTime => ({ ms: Infinity, javascript_ms: 0 }));
   let spent = 0;
-  for (let i = 0; i < 2 || (i <= MOST_STEPS && spent < BUDGET_MS); i++) {
-    const start = performance.now();
-    const result = trainer.submitStep([batch], [teacher]);
-    const javascript_ms = performance.now() - start;
-    await result;
-    const ms = performance.now() - start;
-    tell(`${i === 0 ? 'first step' : `step ${i + 1}`} ${(ms / 1000).toFixed(1)} s`);
-    if (i > 0) spent += ms;
-    if (i > 0 && ms < best.ms) best = { ms, javascript_ms };
-  }
-  return best;
+  for (let i = 0; i < 2 || (i <= MOST_STEPS && spent < BUDGET_MS * all.length); i++)
+    for (const [at, { trainer, batch, teacher, tell }] of all.entries()) {
+      const start = performance.now();
+      const result = trainer.submitStep([batch], [teacher]);
+      const javascript_ms = performance.now() - start;
+      await result;
+      const ms = performance.now() - start;
+      tell(`${i === 0 ? 'first step' : `step ${i + 1}`} ${(ms / 1000).toFixed(1)} s`);
+      if (i === 0) continue;
+      spent += ms;
+      if (ms < least[at]!.ms) least[at] = { ms, javascript_ms };
+    }
+  return least;
 }
 
 export function batchOf({ vocab_size }: DecoderOptions, { rows, length }: BatchShape): MicroBatch {

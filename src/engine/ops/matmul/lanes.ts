@@ -78,15 +78,17 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
   const begins: string[] = ['var at_a = 0u;', 'var at_b = 0u;'];
   const lines: string[] = [];
   const a = (r: number, s: number): string => (vectorA ? `a_0_${r}[${s}]` : together ? `a_${s}[${r}]` : `a_${s}_${r}`);
+  // what each share of A's rows is loaded by, in all steps; if a lane's rows lie side by side one load brings them all
+  const loads: string[][] = range(RA).map(() => []);
   if (together) {
     begins.push(`let a_begin = m / ${RA}u + lane;`);
-    for (const s of range(steps)) lines.push(`let a_${s} = a[a_begin + at_a + ${(s * strides.a) / RA}u];`);
+    for (const s of range(steps)) loads[0]!.push(`let a_${s} = a[a_begin + at_a + ${(s * strides.a) / RA}u];`);
   } else
     for (const r of range(RA)) {
       const row = `(m + ${r * lanes}u + lane)`;
       begins.push(`let a_begin${r} = ${transA ? row : `${row} * ${strides.a / unitA}u`};`);
       for (const s of range(vectorA ? 1 : steps))
-        lines.push(`let a_${s}_${r} = a[a_begin${r} + at_a + ${transA ? s * strides.a : s}u];`);
+        loads[r]!.push(`let a_${s}_${r} = a[a_begin${r} + at_a + ${transA ? s * strides.a : s}u];`);
     }
   const b = (j: number, s: number): string =>
     vectorB ? `bs_0_${j}[${s}]` : width > 1 ? `bs_${s}[${j}]` : `bs_${s}_${j}`;
@@ -100,9 +102,12 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
       for (const s of range(vectorB ? 1 : steps))
         lines.push(`let bs_${s}_${j} = ${read(`b_begin${j} + at_b + ${transB ? s : s * N}u`)};`);
     }
-  for (const s of range(steps))
-    for (const r of range(RA))
-      for (const i of range(lanes)) {
+  // A load is a branch to llvmpipe, across which its compiler moves nothing. With every load first it made all products of a
+  // round before the first sum, and kept them on the stack.
+  for (const r of range(RA)) {
+    lines.push(...loads[r]!);
+    for (const i of range(lanes))
+      for (const s of range(steps)) {
         const x = `x${s}_${rowOf(r, i)}`;
         lines.push(`let ${x} = subgroupBroadcast(${a(r, s)}, ${i}u);`);
         for (const j of range(TN)) {
@@ -110,6 +115,7 @@ export function lanesCode(window: MatmulWindow, { lanes, RA, TN, threads }: Lane
           lines.push(`${c} = fma(${x}, ${b(j, s)}, ${c});`);
         }
       }
+  }
 
   const starts = beginOf(window);
   const row = (i: number, stride = strides.out): string => `(m + ${i}u) * ${stride}u + n`;

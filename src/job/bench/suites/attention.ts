@@ -1,10 +1,10 @@
-/** Causal attention, forward alone and with its gradients. */
+/** Causal attention, forward alone and with its gradients, in turn with the matmul that it is measured by. */
 import { gradients } from '../../../engine/graph/autodiff.ts';
 import type { Graph } from '../../../engine/graph/graph.ts';
 import type { Value } from '../../../engine/graph/types.ts';
 import { attention } from '../../../engine/ops/index.ts';
 import type { Bench } from '../suite.ts';
-import { timeGraph } from '../measure.ts';
+import { timeInTurn } from '../measure.ts';
 import { product } from '../shapes.ts';
 
 const HEADS = 9;
@@ -12,14 +12,13 @@ const KV_HEADS = 3;
 const HEAD_DIM = 64;
 
 export async function attentionSuite({ device, peak_gflops, summary, add }: Bench): Promise<void> {
-  const matmul = await timeGraph(device, product(512, 512, 512, 'NT'));
   for (const tokens of [128, 1024]) {
     for (const backward of [false, true]) {
-      const { ms, flops } = await timeGraph(device, attended(tokens, backward));
-      const gflops = flops / ms / 1e6;
+      const [timed, matmul] = await timeInTurn(device, [attended(tokens, backward), product(512, 512, 512, 'NT')]);
+      const [gflops, rate] = [timed!, matmul!].map(({ ms, flops }) => flops / ms / 1e6) as [number, number];
       const name = `T ${tokens}, ${HEADS}/${KV_HEADS} heads of ${HEAD_DIM}, ${backward ? 'forward and backward' : 'forward'}`;
-      add({ suite: 'attention', name, ms, gflops, fraction_of_peak: gflops / peak_gflops });
-      if (backward) summary.attention_fraction_of_matmul = gflops / (matmul.flops / matmul.ms / 1e6);
+      add({ suite: 'attention', name, ms: timed!.ms, gflops, fraction_of_peak: gflops / peak_gflops });
+      if (backward) summary.attention_fraction_of_matmul = gflops / rate;
     }
   }
 }

@@ -12,7 +12,7 @@ import { CROSS_ENTROPY as CE, type Objective } from '../../../train/step-graphs.
 import type { Trainer } from '../../../train/trainer.ts';
 import { secondsOfStep } from '../../foretell.ts';
 import { GPT, SMOLLM2, SMOLLM2_SIXTH } from '../shapes.ts';
-import { batchOf as batch, benchTrainer, stepsOf } from '../training.ts';
+import { batchOf as batch, benchTrainer, stepsInTurn, stepsOf } from '../training.ts';
 
 const TOKENS = 512;
 const K = 32;
@@ -37,7 +37,7 @@ export async function stepSuite(bench: Bench): Promise<void> {
       { rows: 1, length: TOKENS },
       fp16,
     );
-  const batchOf = (of: DecoderOptions): ReturnType<typeof batch> => batch(of, { rows: 1, length: TOKENS });
+  const words = batch(options, { rows: 1, length: TOKENS });
 
   const before = device.liveBytes;
   const ce = await trainerOf(options, CE);
@@ -47,11 +47,21 @@ export async function stepSuite(bench: Bench): Promise<void> {
   summary.planned_over_least_bytes = ce.trainPlan.total_bytes / ce.trainPlan.least_bytes;
   const speed = await measureSpeed(device, await rateOf(device, SMALL));
   const foretold = secondsOfStep(ce.trainPlan, new Map([[TOKENS, 1]]), 1, speed);
-  const plain = await stepsOf(ce, batchOf(options), undefined, (words) => tell(`step, cross-entropy: ${words}`));
+  const plainSteps = { trainer: ce, batch: words, tell: (step: string) => tell(`step, cross-entropy: ${step}`) };
+  const plain = await stepsOf(plainSteps);
+  /** A step of another kind beside the plain one, in turn: both trainers are held for that long. */
+  const beside = async (
+    what: string,
+    trainer: Trainer,
+    teacher?: TeacherBatch,
+  ): Promise<{ ms: number; over_plain: number }> => {
+    const steps = { trainer, batch: words, teacher, tell: (step: string) => tell(`step, ${what}: ${step}`) };
+    const [other, same] = await stepsInTurn([steps, plainSteps]);
+    return { ms: other!.ms, over_plain: other!.ms / same!.ms };
+  };
   summary.predicted_over_measured_step = (1000 * foretold) / plain.ms;
   tell('step: each kernel alone');
-  const lines = await ce.profile(batchOf(options), undefined, 20);
-  ce.free();
+  const lines = await ce.profile(words, undefined, 20);
   const matmuls = lines.filter(({ label }) => label.startsWith('matmul'));
   const total = (of: (line: (typeof lines)[number]) => number): number =>
     matmuls.reduce((sum, line) => sum + line.count * of(line), 0);
@@ -79,9 +89,9 @@ export async function stepSuite(bench: Bench): Promise<void> {
     add({ suite: 'step', name: `  ${count} × ${label}`, ms: count * ms });
 
   const kd = await trainerOf(options, KD);
-  const taught = await stepsOf(kd, batchOf(options), teacherOf(options), (words) => tell(`step, distilling: ${words}`));
+  const taught = await beside('distilling', kd, teacherOf(options));
   kd.free();
-  summary.kd_over_ce = taught.ms / plain.ms;
+  summary.kd_over_ce = taught.over_plain;
   add({
     suite: 'step',
     name: `the same, distilling from a cache, k ${K}`,
@@ -96,8 +106,8 @@ export async function stepSuite(bench: Bench): Promise<void> {
     ),
   );
   const packed = await trainerOf({ ...options, held }, CE);
-  const eight = await stepsOf(packed, batchOf(options), undefined, (words) => tell(`step, int8 weights: ${words}`));
-  summary.int8_step_over_f32 = plain.ms / eight.ms;
+  const eight = await beside('int8 weights', packed);
+  summary.int8_step_over_f32 = 1 / eight.over_plain;
   summary.int8_weight_bytes_over_f32 = packed.trainPlan.weights_bytes / weights_bytes;
   packed.free();
   add({
@@ -110,11 +120,12 @@ export async function stepSuite(bench: Bench): Promise<void> {
   });
 
   const halved = await trainerOf(options, CE, true);
-  const half = await stepsOf(halved, batchOf(options), undefined, (words) => tell(`step, fp16: ${words}`));
-  summary.fp16_step_over_f32 = plain.ms / half.ms;
+  const half = await beside('fp16', halved);
+  summary.fp16_step_over_f32 = 1 / half.over_plain;
   summary.fp16_activation_bytes_over_f32 = halved.trainPlan.activations_bytes / activations_bytes;
   const { activations_bytes: bytes } = halved.trainPlan;
   halved.free();
+  ce.free();
   add({
     suite: 'step',
     name: 'the same, cross entropy, activations in 16 bits (fp16)',
@@ -131,7 +142,7 @@ export async function stepSuite(bench: Bench): Promise<void> {
 async function gptStep({ device, summary, add, tell }: Bench): Promise<void> {
   const shape = { rows: 8, length: 128 };
   const trainer = await benchTrainer(device, { options: GPT, adapter: null, trainable: () => true }, CE, shape);
-  const { ms } = await stepsOf(trainer, batch(GPT, shape), undefined, (words) => tell(`step, small GPT: ${words}`));
+  const { ms } = await stepsOf({ trainer, batch: batch(GPT, shape), tell: (step) => tell(`step, small GPT: ${step}`) });
   trainer.free();
   summary.gpt_tokens_per_second = (1000 * shape.rows * shape.length) / ms;
   add({
