@@ -59,7 +59,9 @@ export async function timeInTurn(device: Device, builds: readonly Build[]): Prom
   const prepare = async ([build, ...others]: readonly Build[]): Promise<Timed[]> => {
     if (build)
       return ready(device, build, async (program, inputs) => {
-        prepared.push({ program, inputs, once: await program.time(inputs) });
+        // some drivers compile in the first run: it says nothing of how long a round is
+        const first = await program.time(inputs);
+        prepared.push({ program, inputs, once: first > BUDGET_MS ? first : await program.time(inputs) });
         return prepare(others);
       });
     const round = Math.max(LEAST_MS, ...prepared.map(({ once }) => once));
