@@ -57,14 +57,17 @@ export const SUMS = ['ce', 'kl', 'entropy', 'correct'] as const;
 
 /**
  * What a training step does with the gradients. `accumulate` is for any optimiser step. The others hold no gradient longer than
- * until it was used (LOMO: Lv et al. 2023, "Full parameter fine-tuning for large language models with limited resources", arXiv
- * 2306.09782, §3; torchtune's `optimizer_in_bwd`), for a step of one micro-batch: where the update needs to know the norm of
- * all gradients beforehand, a step that takes the `norm` goes before.
+ * until it was used, for a step of one micro-batch (LOMO: Lv et al. 2023, "Full parameter fine-tuning for large language models
+ * with limited resources", arXiv 2306.09782, §3; torchtune's `optimizer_in_bwd`).
  */
-export type GradientUse =
-  | 'accumulate'
-  | 'norm'
-  | { readonly optim: Optim; /** A step that took the norm went before. */ readonly normed: boolean };
+export type GradientUse = 'accumulate' | 'norm' | { readonly optim: Optim; readonly norm: NormUse };
+
+/**
+ * The norm of all gradients that an update clips by: none, so that each weight is updated as soon as its gradient is known;
+ * `waited` for, by gradients that lie where the activations lay that the backward pass needs no more; or `given` by a step that
+ * took the norm before, so that none waits.
+ */
+export type NormUse = 'unused' | 'waited' | 'given';
 
 /**
  * Inputs: input_ids, position_ids, segments, token_type_ids (encoders), targets i32 [B, T]; token_scale f32 [1] (1 / counted tokens of the whole
@@ -117,17 +120,17 @@ function useAtOnce(
   gradientsOf: readonly { parameter: Value; gradient: Value; unit: Trainable }[],
   use: Exclude<GradientUse, 'accumulate'>,
 ): void {
-  const normed = use !== 'norm' && use.normed;
+  const given = use !== 'norm' && use.norm === 'given';
   const kept = graph.state('norm_squared', [1]);
-  const norm = normed ? kept : gradientsOf.map(({ gradient }) => sumSquares(gradient)).reduce((a, b) => add(a, b));
-  if (!normed) graph.output('norm_squared', norm);
+  const norm = given ? kept : gradientsOf.map(({ gradient }) => sumSquares(gradient)).reduce((a, b) => add(a, b));
+  if (!given) graph.output('norm_squared', norm);
   if (use === 'norm') return void accumulate(kept, norm, graph.constant('take all', [2], Float32Array.of(0, 1)));
   const hyper = graph.input('hyper', [8]);
   for (const { parameter, gradient, unit } of gradientsOf) {
     const of = (name: string, { shape, dtype }: TensorType): Value =>
       name === 'parameter' ? parameter : graph.state(`${name}.${unit.name}`, shape, dtype);
-    // without clipping nobody reads the norm that an update is given, and waiting for it would hold every gradient
-    update(use.optim, unit, of, gradient, hyper, kept, { decay: unit.decay });
+    // without clipping an update reads no norm, and waiting for it would hold every gradient
+    update(use.optim, unit, of, gradient, hyper, use.norm === 'waited' ? norm : kept, { decay: unit.decay });
   }
 }
 

@@ -8,7 +8,7 @@ import type { MicroBatch } from './batch.ts';
 import type { OptimizerSettings } from './optimizers.ts';
 import { CROSS_ENTROPY, type StepModel } from './step-graphs.ts';
 import { options } from './tiny-options.testing.ts';
-import type { GradientCheckpointing, TrainPlan } from './train-plan.ts';
+import type { GradientCheckpointing, OptimizerInBackward, TrainPlan } from './train-plan.ts';
 import { Trainer, type StepResult } from './trainer.ts';
 
 export { options };
@@ -54,7 +54,8 @@ interface Choices extends Partial<OptimizerSettings> {
   /** Of a batch. */
   readonly rows?: number;
   readonly fp16?: boolean;
-  readonly optimizer_in_bwd?: boolean;
+  readonly optimizer_in_bwd?: OptimizerInBackward;
+  readonly gradient_accumulation_steps?: number;
   /** Two, so that gradients are added up as well, where nothing else is said. */
   readonly microBatches?: number;
   /** How much larger the weights of norms are. */
@@ -65,8 +66,10 @@ interface Choices extends Partial<OptimizerSettings> {
 export async function trainerOf(
   model: StepModel,
   gradient_checkpointing: GradientCheckpointing,
-  { on, steps = 3, rows = shape.rows, fp16, optimizer_in_bwd, gain = 1, ...optimizer }: Choices = {},
+  choices: Choices = {},
 ): Promise<{ trainer: Trainer; batch: MicroBatch }> {
+  const { on, steps = 3, rows = shape.rows, fp16, optimizer_in_bwd, gain = 1, ...rest } = choices;
+  const { gradient_accumulation_steps, ...optimizer } = rest;
   const device = on ?? (await testDevice());
   const { options } = model;
   const trainer = await Trainer.create(
@@ -89,6 +92,7 @@ export async function trainerOf(
       gradient_checkpointing,
       fp16,
       optimizer_in_bwd,
+      gradient_accumulation_steps,
     },
     async (place) => {
       const tensors = new Map();

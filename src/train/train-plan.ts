@@ -2,13 +2,24 @@
  * What a training step takes of a device, known before anything is allocated: its plans for every batch shape, bytes by purpose,
  * and work.
  */
+import { sizeOf } from '../engine/graph/types.ts';
 import { plan, type Plan } from '../engine/plan/plan.ts';
 import type { Trainable } from './flat-parameters.ts';
 import { stateBytes, type OptimizerSettings } from './optimizers.ts';
-import { trainingStep, type BatchShape, type GradientUse, type Objective, type StepModel } from './step-graphs.ts';
+import {
+  trainingStep,
+  type BatchShape,
+  type GradientUse,
+  type NormUse,
+  type Objective,
+  type StepModel,
+} from './step-graphs.ts';
 
 /** Whether layers are computed again in the backward pass; null: where the step would not fit the device otherwise. */
 export type GradientCheckpointing = boolean | null;
+
+/** Whether no gradient outlives the backward pass; null: where that costs no work. */
+export type OptimizerInBackward = boolean | null;
 
 /** What is chosen of how a step runs. */
 export interface StepChoices {
@@ -17,9 +28,12 @@ export interface StepChoices {
   readonly fp16?: boolean;
   /**
    * Weights are updated in the backward pass, and no gradient outlives its update; for steps of one micro-batch. Where the
-   * update needs all gradients' norm beforehand (clipping, a scaled loss), forward and backward pass run twice.
+   * update needs all gradients' norm beforehand (clipping, a scaled loss), forward and backward pass run twice. Null: where
+   * that costs no work.
    */
-  readonly optimizer_in_bwd?: boolean;
+  readonly optimizer_in_bwd?: OptimizerInBackward;
+  /** Micro-batches of an optimiser step, if it is known. */
+  readonly gradient_accumulation_steps?: number;
 }
 
 type PlanOptions = StepChoices & Partial<Pick<OptimizerSettings, 'optim' | 'max_grad_norm'>>;
@@ -49,6 +63,8 @@ export interface TrainPlan {
   readonly trainables: readonly Trainable[];
   /** Whether the backward pass computes layers again. */
   readonly gradient_checkpointing: boolean;
+  /** Whether weights are updated by the plans themselves, and not by a step apart that finds the sums of gradients. */
+  readonly optimizer_in_bwd: boolean;
 }
 
 /**
@@ -62,12 +78,16 @@ export function planTraining(
   shapes: readonly BatchShape[],
   options: PlanOptions = {},
 ): TrainPlan {
-  const { optim = 'adamw_torch', gradient_checkpointing = null, fp16, optimizer_in_bwd = false } = options;
+  const { optim = 'adamw_torch', gradient_checkpointing = null, fp16 } = options;
+  const optimizer_in_bwd = options.optimizer_in_bwd ?? costsNoWork(model, options);
+  const norm = normOf(options);
   if (gradient_checkpointing === null) {
     const planned = (gradient_checkpointing: boolean): TrainPlan =>
       planTraining(limits, model, objective, shapes, { ...options, gradient_checkpointing });
     const kept = planned(false);
-    const fits = kept.plans.every((one) => one.plan.memory.arena <= limits.maxBufferSize);
+    // gradients that wait lie among the temporaries, and would else have buffers of their own
+    const waiting = optimizer_in_bwd && norm === 'waited' ? bytesOf(kept.trainables) : 0;
+    const fits = kept.plans.every((one) => one.plan.memory.arena - waiting <= limits.maxBufferSize);
     return fits ? kept : planned(true);
   }
   let trainables: readonly Trainable[] = [];
@@ -78,13 +98,9 @@ export function planTraining(
       return plan(step.graph, limits);
     };
     if (!optimizer_in_bwd) return { shape, plan: planOf('accumulate') };
-    const normed = needsNorm(options);
-    return { shape, plan: planOf({ optim, normed }), ...(normed && { norm: planOf('norm') }) };
+    return { shape, plan: planOf({ optim, norm }), ...(norm === 'given' && { norm: planOf('norm') }) };
   });
-  const trained = trainables.reduce(
-    (sum, { shape }) => sum + 4 * shape.reduce<number>((a, b) => a * (b as number), 1),
-    0,
-  );
+  const trained = bytesOf(trainables);
   const all = plans.flatMap(plansOf);
   const largest = (pick: (plan: Plan) => number): number => Math.max(0, ...all.map(pick));
   const weights_bytes = largest((one) => one.memory.parameters);
@@ -97,6 +113,7 @@ export function planTraining(
     plans,
     trainables,
     gradient_checkpointing,
+    optimizer_in_bwd,
     weights_bytes,
     optimizer_bytes,
     gradients_bytes,
@@ -111,5 +128,19 @@ export function planTraining(
 /** In the order they run. */
 export const plansOf = ({ norm, plan }: ShapePlan): Plan[] => (norm ? [norm, plan] : [plan]);
 
-/** A scaled loss has to know whether its gradients are finite, and clipping how long they are, before anything is updated. */
-const needsNorm = ({ fp16, max_grad_norm = 0 }: PlanOptions): boolean => fp16 === true || max_grad_norm > 0;
+/**
+ * A weight's gradient needs no memory of its own where it is not summed over micro-batches: until the norm is known all of them
+ * find room where activations lay. Adapters keep theirs: they are small, and hundreds of small updates cost more than a few large
+ * ones. Whether a scaled loss gave finite gradients is told to JavaScript, between two steps.
+ */
+const costsNoWork = ({ adapter }: StepModel, { fp16, gradient_accumulation_steps }: PlanOptions): boolean =>
+  gradient_accumulation_steps === 1 && !fp16 && !adapter?.trainable;
+
+/** Clipping has to know how long the gradients are, and a scaled loss whether they are finite, before anything is updated. */
+const normOf = ({ fp16, max_grad_norm = 0, optimizer_in_bwd }: PlanOptions): NormUse => {
+  if (!fp16 && max_grad_norm === 0) return 'unused';
+  return optimizer_in_bwd === true ? 'given' : 'waited';
+};
+
+const bytesOf = (trainables: readonly Trainable[]): number =>
+  trainables.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0);

@@ -101,7 +101,7 @@ export class Trainer {
     const { optim = 'adamw_torch', max_grad_norm } = setup.optimizer;
     const options = { ...setup, optim, max_grad_norm };
     const trainPlan = planTraining(device.limits, model, objective, setup.trainShapes, options);
-    const accumulates = !setup.optimizer_in_bwd;
+    const accumulates = !trainPlan.optimizer_in_bwd;
     const flat = await FlatParameters.create(device, trainPlan.trainables, optim, { accumulates });
     const loaded = await load((name) => flat.parameters.get(name));
     const tensors = new Map([...loaded, ...flat.parameters]);
@@ -201,7 +201,8 @@ export class Trainer {
     scale: number,
   ): { inputs: Record<string, HostArray>; norm: Program | undefined; update: Program } {
     const [one, ...more] = prepared;
-    if (!one || more.length > 0) throw new RangeError('optimizer_in_bwd takes one micro-batch a step');
+    if (!one || more.length > 0)
+      throw new RangeError('a step with the optimiser in its backward pass takes one micro-batch');
     return {
       inputs: this.inputsOfStep(one, teachers[0], one.counted, step, 0, scale),
       norm: this.norms.get(keyOf(one.batch)),

@@ -16,6 +16,8 @@ export function fromText(field: Field, text: string): Said {
       const value = Number(trimmed);
       return Number.isNaN(value) ? 'not-a-number' : { value };
     }
+    case 'flag':
+      return { value: trimmed === 'true' };
     case 'list': {
       const items = listItems(trimmed);
       return { value: field.place.endsWith('.layers') ? items.map(Number) : items };

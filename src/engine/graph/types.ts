@@ -97,6 +97,8 @@ export interface OpDefinition<A extends Attributes = Attributes> {
    * the place of one that nobody reads afterwards (plan.ts).
    */
   readonly elementwise?: boolean;
+  /** An input that output 0 may take the place of where nobody reads it afterwards: the kernel sees one operand twice then. */
+  readonly replaces?: number;
   /** It runs as soon as its inputs exist, wherever in the graph it was added. */
   readonly early?: boolean;
   /** Outputs that the backward pass needs in full, whatever else is held in 16 bits: what exponents are taken from. */

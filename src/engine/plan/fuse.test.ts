@@ -3,12 +3,15 @@ import { gradients } from '../graph/autodiff.ts';
 import { Graph } from '../graph/graph.ts';
 import type { Value } from '../graph/types.ts';
 import { accumulate, add, matmul, mul, scaleBy, sumAll } from '../ops/index.ts';
-import { checkKernel, floats, type OpCase } from '../testing.ts';
+import { embeddingGradient } from '../ops/embedding/embedding.ts';
+import { checkKernel, floats, integers, type OpCase } from '../testing.ts';
 import { fuse } from './fuse.ts';
 import { order } from './order.ts';
 
 const linear = (x: Value, w: Value): Value => matmul(x, w, { transB: true });
 const [x, w, y, bias] = [floats([2, 9, 20], 1), floats([44, 20], 2), floats([2, 9, 44], 3), floats([44], 4)];
+const ids = integers([2, 9], [0, 3, 3, 1, 5, 3, 0, 2, 6, 6, 6, 1, 0, 4, 4, 2, 1, 3]);
+const [table, g] = [floats([7, 20], 9), floats([2, 9, 20], 10)];
 const [down, up] = [floats([4, 20], 5), floats([44, 4], 6)];
 
 /** What runs for the outputs of a case, by name. */
@@ -56,6 +59,19 @@ const FUSED: readonly (readonly [what: string, test: OpCase, ops: readonly strin
     },
     ['matmul onto', 'matmul onto'],
   ],
+  [
+    'the gradients of a table that the head shares',
+    { inputs: [table, ids, g], build: (head, ids, g) => add(head!, embeddingGradient(ids!, g!, 7)) },
+    ['embedding-gradient onto'],
+  ],
+  [
+    'the gradients of a table that two look into',
+    {
+      inputs: [table, ids, g],
+      build: (head, ids, g) => add(add(head!, embeddingGradient(ids!, g!, 7)), embeddingGradient(ids!, g!, 7)),
+    },
+    ['embedding-gradient onto', 'embedding-gradient onto'],
+  ],
 ];
 const APART: readonly (readonly [what: string, test: OpCase])[] = [
   [
@@ -67,6 +83,10 @@ const APART: readonly (readonly [what: string, test: OpCase])[] = [
         return [add(product, y!), mul(product, y!)];
       },
     },
+  ],
+  [
+    'the gradient of a table and a number for each of its columns',
+    { inputs: [ids, g, floats([20], 5)], build: (ids, g, b) => add(embeddingGradient(ids!, g!, 7), b!) },
   ],
   ['the same product twice', { inputs: [x, w], build: (x, w) => twice(linear(x!, w!)) }],
   [

@@ -1,6 +1,6 @@
 /**
  * Products that are added to something begin their sums with it: a matmul whose only reader is an add becomes one dispatch with
- * it (`matmulOntoOp`). So join biases, residuals, a LoRA pair's product and, in the backward pass, the gradients that several
+ * it (`matmulOntoOp`), and so does an embedding's gradient, where a head shares the table. So join biases, residuals, a LoRA pair's product and, in the backward pass, the gradients that several
  * products give to one value. An add moves three numbers for each that it makes; on a product's tile it moves one.
  *
  *   add(y, a·b)            ─▶  a·b onto y
@@ -9,9 +9,17 @@
  * An activation stays an op of its own: its gradient reads what it was given.
  */
 import type { Graph } from '../graph/graph.ts';
-import { concrete, sizeOf, type Node, type Value } from '../graph/types.ts';
+import { concrete, sizeOf, type Node, type OpDefinition, type Value } from '../graph/types.ts';
 import { addOp } from '../ops/add/add.ts';
+import { embeddingGradientOntoOp, embeddingGradientOp } from '../ops/embedding/embedding.ts';
 import { matmulOntoOp, matmulOp } from '../ops/matmul/matmul.ts';
+
+/** What becomes of ops that can begin with something; it is the last input then. */
+const ONTO = new Map<OpDefinition, OpDefinition>([
+  [matmulOp, matmulOntoOp],
+  [embeddingGradientOp, embeddingGradientOntoOp],
+] as [OpDefinition, OpDefinition][]);
+const BEGUN = new Set(ONTO.values());
 
 /** @param nodes in the order they run; @returns as many or fewer, in that order */
 export function fuse(graph: Graph, nodes: readonly Node[]): Node[] {
@@ -26,7 +34,7 @@ export function fuse(graph: Graph, nodes: readonly Node[]): Node[] {
   const productAt = (value: Value): number | undefined => {
     const at = position.get(value);
     const op = at === undefined ? undefined : fused[at]?.op;
-    return readers.get(value) === 1 && (op === matmulOp || op === matmulOntoOp) ? at : undefined;
+    return readers.get(value) === 1 && op && (ONTO.has(op) || BEGUN.has(op)) ? at : undefined;
   };
   /** Whether what a product reads is no longer there at a later place. */
   const overwritten = (at: number, later: number): boolean =>
@@ -36,12 +44,12 @@ export function fuse(graph: Graph, nodes: readonly Node[]): Node[] {
   /** Whether the product at a place can begin with `value`, itself or what it begins with. */
   const begin = (at: number, value: Value): boolean => {
     const node = fused[at]!;
-    if (node.op === matmulOntoOp) {
-      const inner = productAt(node.inputs[2]!);
+    if (BEGUN.has(node.op)) {
+      const inner = productAt(node.inputs.at(-1)!);
       return inner !== undefined && begin(inner, value);
     }
-    if ((position.get(value) ?? -1) >= at) return false;
-    fused[at] = { ...node, op: matmulOntoOp, inputs: [...node.inputs, value] };
+    if ((position.get(value) ?? -1) >= at || !fits(node, value)) return false;
+    fused[at] = { ...node, op: ONTO.get(node.op)!, inputs: [...node.inputs, value] };
     return true;
   };
 
@@ -57,11 +65,12 @@ export function fuse(graph: Graph, nodes: readonly Node[]): Node[] {
       : [[a, b]];
     for (const [product, onto] of pairs) {
       const at = productAt(product);
-      if (at === undefined || product === onto || !fits(product, onto) || overwritten(at, i)) continue;
+      if (at === undefined || product === onto || !fits(fused[at]!, onto) || overwritten(at, i)) continue;
       const { op, inputs, attributes } = fused[at]!;
-      if (op === matmulOp) {
+      const begun = ONTO.get(op);
+      if (begun) {
         // it runs where the add did: both are there by then
-        fused[i] = { ...node, op: matmulOntoOp, attributes, inputs: [...inputs, onto] };
+        fused[i] = { ...node, op: begun, attributes, inputs: [...inputs, onto] };
         fused[at] = undefined;
       } else if (begin(at, onto)) {
         fused[i] = { ...node, op, attributes, inputs: fused[at]!.inputs };
@@ -73,8 +82,8 @@ export function fuse(graph: Graph, nodes: readonly Node[]): Node[] {
   return fused.flatMap((node) => node ?? []);
 }
 
-/** All of the product's entries or one for each of its columns. */
-function fits(product: Value, onto: Value): boolean {
-  const [size, own] = [product, onto].map(({ type }) => sizeOf(concrete(type.shape)));
-  return size === own || onto.type.shape.length === 1;
+/** All of the product's entries or, on a matmul, one for each of its columns. */
+function fits({ op, outputs }: Node, onto: Value): boolean {
+  const [size, own] = [outputs[0]!, onto].map(({ type }) => sizeOf(concrete(type.shape)));
+  return size === own || (onto.type.shape.length === 1 && (op === matmulOp || op === matmulOntoOp));
 }

@@ -16,6 +16,7 @@ import {
   type DType,
   type KernelContext,
   type KernelLimits,
+  type Node,
   type Operand,
   type Value,
 } from '../graph/types.ts';
@@ -121,8 +122,8 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     for (const [i, value] of node.outputs.entries()) {
       const target = node.op.inPlace?.[i];
       if (target !== undefined) operands.set(value, operandOf(node.inputs[target]!));
-      else if (node.op.elementwise) {
-        const free = node.inputs.find((input) => canReplace(input, value, when));
+      else {
+        const free = replaceable(node, i).find((input) => canReplace(input, value, when));
         if (!free) continue;
         replaced.add(free);
         operands.set(value, operandOf(free));
@@ -187,6 +188,12 @@ export function plan(graph: Graph, limits: KernelLimits & SizeLimits): Plan {
     traffic,
     saved: savedBytes(graph, nodes),
   };
+}
+
+/** Inputs that an output may take the place of. */
+function replaceable({ op, inputs }: Node, output: number): readonly Value[] {
+  if (op.elementwise) return inputs;
+  return op.replaces !== undefined && output === 0 ? [inputs[op.replaces]!] : [];
 }
 
 /** What is left of an op's work for each dispatch that does not state its own. */

@@ -28,6 +28,7 @@ export function benchTrainer(
       trainShapes: [shape],
       evalShapes: [],
       fp16,
+      gradient_accumulation_steps: 1,
     },
     async (place) => randomWeights(device, model.options, place),
   );

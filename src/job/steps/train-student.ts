@@ -121,6 +121,7 @@ export function trainerSetup(
     gradient_checkpointing: training.gradient_checkpointing,
     fp16: training.fp16,
     optimizer_in_bwd: training.optimizer_in_bwd,
+    gradient_accumulation_steps: training.gradient_accumulation_steps,
     schedule: {
       lr_scheduler_type: training.lr_scheduler_type,
       learning_rate: training.learning_rate,
@@ -219,7 +220,7 @@ async function keepResult(
     eval_loss_before: evaluations.find((line) => line.step === 0)?.eval_loss,
     eval_loss_after: evaluations.at(-1)?.eval_loss,
     gradient_checkpointing: trainer.trainPlan.gradient_checkpointing,
-    ...(trainer.trainPlan.gradients_bytes === 0 && { optimizer_in_bwd: true }),
+    ...(trainer.trainPlan.optimizer_in_bwd && { optimizer_in_bwd: true }),
     planned_bytes: trainer.trainPlan.total_bytes,
     measured_bytes,
     seconds,

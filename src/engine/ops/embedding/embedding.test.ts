@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { checkGradient, checkKernel, floats, integers } from '../../testing.ts';
 import { Graph } from '../../graph/graph.ts';
 import type { Value } from '../../graph/types.ts';
+import { add, mul } from '../index.ts';
 import { embedding, embeddingGradient } from './embedding.ts';
 
 const repeating = (count: number, V: number): number[] => Array.from({ length: count }, (_, i) => (i * i + 3 * i) % V);
@@ -25,6 +26,32 @@ describe('embedding', () => {
         tolerance: 1e-6,
       }));
   }
+  describe('the gradient of a table that a head shares is added to what the head gave', () => {
+    const [ids, g] = [integers([2, 40], repeating(80, 300)), floats([2, 40, 12], 2)];
+    const head = [floats([300, 12], 3), floats([300, 12], 4)];
+    const inputs = [ids, g, ...head];
+    const sum = (ids: Value, g: Value, a: Value, b: Value): Value => add(mul(a, b), embeddingGradient(ids, g, 300));
+    for (const maxBinding of [undefined, 128 * 4 * 12]) {
+      const where = maxBinding ? ', in windows' : '';
+      it(`in its place${where}`, () =>
+        checkKernel({
+          inputs,
+          build: (ids, g, a, b) => sum(ids!, g!, a!, b!),
+          tolerance: 1e-6,
+          ...(maxBinding && { maxBinding }),
+        }));
+      it(`and beside it where somebody reads that afterwards${where}`, () =>
+        checkKernel({
+          inputs,
+          build: (ids, g, a, b) => {
+            const given = mul(a!, b!);
+            return [add(embeddingGradient(ids!, g!, 300), given), mul(given, a!)];
+          },
+          tolerance: 1e-6,
+          ...(maxBinding && { maxBinding }),
+        }));
+    }
+  });
   it('goes through a table in windows', async () => {
     const ids = integers([2, 40], repeating(80, 300));
     const maxBinding = 128 * 4 * 12;

@@ -4,7 +4,15 @@
  * lies in windows, each is a dispatch that leaves other windows' ids alone.
  */
 import { weightReader } from '../../graph/packing.ts';
-import { bytesOf, sizeOf, type Dispatch, type OpDefinition, type Value } from '../../graph/types.ts';
+import {
+  bytesOf,
+  sizeOf,
+  type Dispatch,
+  type KernelContext,
+  type OpDefinition,
+  type Operand,
+  type Value,
+} from '../../graph/types.ts';
 import { windowsOf } from '../../graph/windows.ts';
 import { flatGrid } from '../wgsl.ts';
 
@@ -77,37 +85,70 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
     return [{ shape: out!.shape as number[], data }];
   },
 
-  kernel({ inputs: [ids, g], outputs: [out], scratch }) {
-    const [V, H] = out!.shape as [number, number];
-    const N = ids!.size;
-    const width = H % 4 === 0 ? 4 : 1;
-    const element = width === 4 ? 'vec4<f32>' : 'f32';
-    const columns = H / width;
-    // for each place: whether its id came before, and the next place of the same id (N where there is none)
-    const links = scratch([N, 2], 'i32');
-    const link = flatGrid(N);
-    const sum = flatGrid(N * columns);
-    const windows = windowsOf(out!);
-    return [
-      ...windows.map(({ rows, operand }): Dispatch => {
-        const clear = flatGrid(rows * columns);
-        return {
-          label: `embedding-gradient clear ${rows}x${H}`,
-          bindings: [{ name: 'out', operand, access: 'write', element }],
-          code: `${clear.entry} {
-  ${clear.index}
-  out[i] = ${element}();
+  kernel: ({ inputs: [ids, g], outputs: [out], scratch }) =>
+    gradientDispatches({ ids: ids!, g: g!, out: out!, scratch }),
+};
+
+/**
+ * The gradient added to what is there already, input `onto` [V, H]: what a plan makes of a gradient and an add (plan/fuse.ts),
+ * where a head shares the table. Rows of ids that do not occur are not touched, and no second [V, H] is made. In graphs it is
+ * never met.
+ */
+export const embeddingGradientOntoOp: OpDefinition<{ V: number }> = {
+  name: 'embedding-gradient onto',
+  replaces: 2,
+  infer: ([ids, g], attributes) => embeddingGradientOp.infer([ids!, g!], attributes),
+  cost: ([ids, g], [out]) => ({
+    flops: 2 * sizeOf(g!.shape),
+    bytes: bytesOf(ids!) + bytesOf(g!) + 2 * Math.min(bytesOf(g!), bytesOf(out!)),
+  }),
+  kernel: ({ inputs: [ids, g, onto], outputs: [out], scratch }) =>
+    gradientDispatches({ ids: ids!, g: g!, onto: onto!, out: out!, scratch }),
+};
+
+/** Without `onto` the sums begin with 0. `out` and `onto` may be one operand. */
+function gradientDispatches({
+  ids,
+  g,
+  onto,
+  out,
+  scratch,
+}: { ids: Operand; g: Operand; onto?: Operand; out: Operand } & Pick<KernelContext, 'scratch'>): Dispatch[] {
+  const [V, H] = out.shape as [number, number];
+  const N = ids.size;
+  const width = H % 4 === 0 ? 4 : 1;
+  const element = width === 4 ? 'vec4<f32>' : 'f32';
+  const columns = H / width;
+  // for each place: whether its id came before, and the next place of the same id (N where there is none)
+  const links = scratch([N, 2], 'i32');
+  const link = flatGrid(N);
+  const sum = flatGrid(N * columns);
+  const windows = windowsOf(out);
+  const begin = windows.map(({ rows, operand }, i): Dispatch => {
+    const grid = flatGrid(rows * columns);
+    const from = onto && windowsOf(onto)[i]!.operand;
+    return {
+      label: `embedding-gradient ${from ? 'copy' : 'clear'} ${rows}x${H}`,
+      bindings: [
+        ...(from ? [{ name: 'onto', operand: from, access: 'read', element } as const] : []),
+        { name: 'out', operand, access: 'write', element },
+      ],
+      code: `${grid.entry} {
+  ${grid.index}
+  out[i] = ${from ? 'onto[i]' : `${element}()`};
 }`,
-          workgroups: clear.workgroups,
-        };
-      }),
-      {
-        label: `embedding-gradient links ${N}`,
-        bindings: [
-          { name: 'ids', operand: ids!, access: 'read' },
-          { name: 'links', operand: links, access: 'write', element: 'vec2<i32>' },
-        ],
-        code: `${link.entry} {
+      workgroups: grid.workgroups,
+    };
+  });
+  return [
+    ...(onto === out ? [] : begin),
+    {
+      label: `embedding-gradient links ${N}`,
+      bindings: [
+        { name: 'ids', operand: ids, access: 'read' },
+        { name: 'links', operand: links, access: 'write', element: 'vec2<i32>' },
+      ],
+      code: `${link.entry} {
   ${link.index}
   let id = ids[i];
   var before = 0u;
@@ -116,17 +157,17 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
   while (next < ${N}u && ids[next] != id) { next++; }
   links[i] = vec2<i32>(select(0, 1, before < i), i32(next));
 }`,
-        workgroups: link.workgroups,
-      },
-      ...windows.map(({ start, rows, operand }): Dispatch => ({
-        label: `embedding-gradient ${N} of ${rows}x${H}`,
-        bindings: [
-          { name: 'ids', operand: ids!, access: 'read' },
-          { name: 'links', operand: links, access: 'read', element: 'vec2<i32>' },
-          { name: 'g', operand: g!, access: 'read', element },
-          { name: 'out', operand, access: 'write', element },
-        ],
-        code: `${sum.entry} {
+      workgroups: link.workgroups,
+    },
+    ...windows.map(({ start, rows, operand }): Dispatch => ({
+      label: `embedding-gradient ${N} of ${rows}x${H}`,
+      bindings: [
+        { name: 'ids', operand: ids, access: 'read' },
+        { name: 'links', operand: links, access: 'read', element: 'vec2<i32>' },
+        { name: 'g', operand: g, access: 'read', element },
+        { name: 'out', operand, access: 'write', element },
+      ],
+      code: `${sum.entry} {
   ${sum.index}
   let column = i % ${columns}u;
   var place = i / ${columns}u;
@@ -137,13 +178,13 @@ export const embeddingGradientOp: OpDefinition<{ V: number }> = {
     total += g[place * ${columns}u + column];
     place = u32(links[place].y);
   }
-  out[row * ${columns}u + column] = total;
+  let at = row * ${columns}u + column;
+  out[at] = ${onto ? 'out[at] + total' : 'total'};
 }`,
-        workgroups: sum.workgroups,
-      })),
-    ];
-  },
-};
+      workgroups: sum.workgroups,
+    })),
+  ];
+}
 
 /** @param table [V, H]; @param ids i32 [B, T], each in 0 ≤ id < V */
 export function embedding(table: Value, ids: Value): Value {
