@@ -418,7 +418,7 @@ export const training = v.strictObject({
   optimizer_in_bwd: v.optional(
     v.nullable(
       flag(
-        'Update each weight in the backward pass as soon as its gradient is known, and keep no gradient longer: where all weights are trained, a quarter less memory with AdamW and up to half with others. Takes gradient_accumulation_steps of 1. With clipping (max_grad_norm above 0) or fp16 each step runs forward and backward twice. Absent or null: only as far as it costs no work, with all weights trained, gradient_accumulation_steps of 1 and without fp16; gradients that clipping waits for then lie where activations lay.',
+        'Update each weight in the backward pass as soon as its gradient is known, and keep no gradient longer: where all weights are trained, a quarter less memory with AdamW and up to half with others. Takes gradient_accumulation_steps of 1. With clipping (max_grad_norm above 0) or fp16 true runs each step forward and backward twice; null saves only what costs no more work.',
       ),
     ),
   ),

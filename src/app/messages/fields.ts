@@ -216,7 +216,7 @@ export const FIELDS_ZH: Readonly<Record<string, readonly [label: string, about: 
   ],
   'training.optimizer_in_bwd': [
     '反向时更新',
-    '反向计算中一得到权重的梯度就更新它，不再保留梯度：训练全部权重时，AdamW 省四分之一显存，其他优化器最多省一半。梯度累积须为 1；有裁剪（max_grad_norm 大于 0）或 fp16 时，每步的前向和反向各算两遍。留空则只在不增加计算时才这样做：训练全部权重、梯度累积为 1、没有 fp16；裁剪要等的梯度就放在激活腾出的地方。',
+    '反向计算中一得到权重的梯度就更新它，不再保留梯度：训练全部权重时，AdamW 省四分之一显存，其他优化器最多省一半。梯度累积须为 1；有裁剪（max_grad_norm 大于 0）或 fp16 时，选“是”会让每步的前向和反向各算两遍；按惯例则只省那些不增加计算的显存。',
   ],
   'evaluate.tasks[].task': ['任务', 'exact_match：最终答案正确的行所占的比例。'],
   'evaluate.tasks[].source': ['题目', '要回答的行：hub 上的名字、相对于配方的路径、bundled:名字，或网址。'],

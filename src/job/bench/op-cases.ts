@@ -6,6 +6,7 @@ import { gradients } from '../../engine/graph/autodiff.ts';
 import type { Graph } from '../../engine/graph/graph.ts';
 import { type DType, type Shape, type Value } from '../../engine/graph/types.ts';
 import * as ops from '../../engine/ops/index.ts';
+import { embeddingGradient } from '../../engine/ops/embedding/embedding.ts';
 import { pack } from '../../engine/ops/pack/pack.ts';
 import { rowDots } from '../../engine/ops/scale-rows/scale-rows.ts';
 import { unpack } from '../../engine/ops/unpack/unpack.ts';
@@ -66,6 +67,11 @@ export function opCases(sizes: OpSizes): Readonly<Record<string, OpCase>> {
     embedding(graph) {
       const table = graph.input('table', [V, H]);
       return forwardAndBack(graph, ops.embedding(table, ids(graph)), [table]);
+    },
+    'embedding shared with a head'(graph) {
+      // scaled, so that it is a temporary, as what the head gives is
+      const ofHead = ops.scale(graph.input('head', [V, H]), 2);
+      return [ops.add(ofHead, embeddingGradient(ids(graph), graph.input('g', [1, T, H]), V))];
     },
     rmsnorm(graph) {
       const [from, weight] = [graph.input('x', [1, T, H]), graph.input('weight', [H])];
