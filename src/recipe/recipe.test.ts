@@ -111,6 +111,8 @@ describe('parseRecipe', () => {
     const training = { optimizer_in_bwd: true, gradient_accumulation_steps: 1 };
     expect(parseRecipe({ ...least, training }, 'r.json').training).toMatchObject(training);
     expect(parseRecipe(least, 'r.json').training).not.toHaveProperty('optimizer_in_bwd');
+    const chosen = { optimizer_in_bwd: null, gradient_accumulation_steps: 2 };
+    expect(parseRecipe({ ...least, training: chosen }, 'r.json').training).toMatchObject(chosen);
     expect(() =>
       parseRecipe({ ...least, training: { ...training, gradient_accumulation_steps: 2 } }, 'r.json'),
     ).toThrow('training.optimizer_in_bwd: is true though gradient_accumulation_steps is 2');

@@ -68,8 +68,16 @@ export async function trainerOf(
   gradient_checkpointing: GradientCheckpointing,
   choices: Choices = {},
 ): Promise<{ trainer: Trainer; batch: MicroBatch }> {
-  const { on, steps = 3, rows = shape.rows, fp16, optimizer_in_bwd, gain = 1, ...rest } = choices;
-  const { gradient_accumulation_steps, ...optimizer } = rest;
+  const {
+    on,
+    steps = 3,
+    rows = shape.rows,
+    fp16,
+    optimizer_in_bwd,
+    gradient_accumulation_steps,
+    gain = 1,
+    ...optimizer
+  } = choices;
   const device = on ?? (await testDevice());
   const { options } = model;
   const trainer = await Trainer.create(

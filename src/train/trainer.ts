@@ -201,8 +201,7 @@ export class Trainer {
     scale: number,
   ): { inputs: Record<string, HostArray>; norm: Program | undefined; update: Program } {
     const [one, ...more] = prepared;
-    if (!one || more.length > 0)
-      throw new RangeError('a step with the optimiser in its backward pass takes one micro-batch');
+    if (!one || more.length > 0) throw new RangeError('optimizer_in_bwd takes one micro-batch a step');
     return {
       inputs: this.inputsOfStep(one, teachers[0], one.counted, step, 0, scale),
       norm: this.norms.get(keyOf(one.batch)),

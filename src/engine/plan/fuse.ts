@@ -1,7 +1,8 @@
 /**
  * Products that are added to something begin their sums with it: a matmul whose only reader is an add becomes one dispatch with
- * it (`matmulOntoOp`), and so does an embedding's gradient, where a head shares the table. So join biases, residuals, a LoRA pair's product and, in the backward pass, the gradients that several
- * products give to one value. An add moves three numbers for each that it makes; on a product's tile it moves one.
+ * it (`matmulOntoOp`), and so does an embedding's gradient where a head shares the table. So join biases, residuals, a LoRA
+ * pair's product and, in the backward pass, the gradients that several products give to one value. An add moves three numbers
+ * for each that it makes; on a product's tile it moves one.
  *
  *   add(y, a·b)            ─▶  a·b onto y
  *   add(x, a·b onto y)     ─▶  a·b onto (y onto x), where y too is a product that only this reads and x exists by then
